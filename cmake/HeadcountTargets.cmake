@@ -1,0 +1,86 @@
+# How the project's libraries and tests are built: one way, in one place.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+
+# Warnings are errors in our code only: generated code and system headers are
+# not ours.
+add_library(headcount_options INTERFACE)
+target_compile_options(headcount_options INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Wvla -Walloca -Wsign-compare -Werror)
+target_compile_definitions(headcount_options INTERFACE
+  HEADCOUNT_VERSION="${PROJECT_VERSION}")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  target_compile_options(headcount_options INTERFACE
+    -Wthread-safety -Wno-unused-command-line-argument)
+endif()
+
+# Everything that ends up in one binary has the same sanitizers, generated code
+# included, so these are not part of headcount_options.
+if(HEADCOUNT_SANITIZE)
+  add_compile_options(-fsanitize=${HEADCOUNT_SANITIZE}
+                      -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${HEADCOUNT_SANITIZE})
+endif()
+if(HEADCOUNT_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+# headcount_library(base SRCS check.cc ... DEPS absl::status ...)
+# A static library headcount_<name>. src/ and the repository root are the
+# include roots.
+function(headcount_library name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_library(headcount_${name} STATIC ${ARG_SRCS})
+  target_include_directories(headcount_${name} PUBLIC
+    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_link_libraries(headcount_${name}
+    PUBLIC ${ARG_DEPS} PRIVATE headcount_options)
+endfunction()
+
+# headcount_test(heads_layout_test SRCS layout_test.cc DEPS headcount_heads
+#                LABELS quick)
+# A GoogleTest binary with one ctest entry. Label `quick` (the default) is for
+# what ends in a few seconds; `full` for the rest.
+function(headcount_test name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS;LABELS" ${ARGN})
+  if(NOT ARG_LABELS)
+    set(ARG_LABELS quick)
+  endif()
+  add_executable(${name} ${ARG_SRCS})
+  target_include_directories(${name} PRIVATE
+    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE
+    HEADCOUNT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${name} PRIVATE
+    ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main headcount_options)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+endfunction()
+
+# headcount_benchmark(matmul_benchmark SRCS ... DEPS ...)
+function(headcount_benchmark name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_include_directories(${name} PRIVATE
+    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE
+    ${ARG_DEPS} benchmark::benchmark headcount_options)
+endfunction()
+
+# headcount_fuzzer(safetensors_fuzzer SRCS ... DEPS ...)
+# A libFuzzer binary; only in the fuzz preset.
+function(headcount_fuzzer name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SRCS})
+  target_include_directories(${name} PRIVATE
+    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} headcount_options)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+endfunction()

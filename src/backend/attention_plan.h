@@ -1,0 +1,69 @@
+// The list of work that attention walks in one step, made on the host: the
+// same on every backend. Ragged groups, mixed prefill and decode, long
+// sequences and pruned heads are only different items.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "heads/head_layout.h"
+
+namespace headcount {
+
+// The part of one sequence that a step computes.
+struct StepSequence {
+  int32_t first_row = 0;  // of the step
+  int32_t num_rows = 0;   // new tokens; row i stands at position past + i
+  int32_t past = 0;       // tokens already in its pages
+  std::vector<int64_t> block_begin;  // [group], in StepInputs::block_offsets
+};
+
+// Query rows [first_row, first_row + num_rows) x the query heads of one KV head
+// against tokens [kv_begin, kv_end). Each row sees tokens up to its own
+// position only.
+struct WorkItem {
+  int32_t sequence = 0;
+  int32_t kv_slot = 0;
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t kv_begin = 0;
+  int32_t kv_end = 0;
+  // First of num_rows * num_queries slots for an unfinished result, or -1 when
+  // the item sees all that its rows attend to and writes the output itself.
+  int32_t partial = -1;
+};
+
+// Joins the unfinished results of one (rows, KV head) in token order.
+struct MergeItem {
+  int32_t kv_slot = 0;
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t first_partial = 0;  // slots of the first split; the others follow
+  int32_t num_splits = 0;
+};
+
+struct AttentionPlan {
+  std::vector<WorkItem> items;
+  std::vector<MergeItem> merges;
+  int64_t num_partials = 0;
+};
+
+struct AttentionPlanOptions {
+  // Tokens are always summed up in chunks of this many, from token 0, and the
+  // chunks joined in order: so a result has the same bits however the work is
+  // cut. A multiple of kBlockTokens.
+  int32_t chunk_tokens = 512;
+  // Query rows of an item: pages are read once for all of them.
+  int32_t tile_rows = 16;
+  // Items with at most this many rows are split by chunks, for parallelism;
+  // longer tiles walk their chunks one after the other.
+  int32_t max_split_rows = 4;
+};
+
+// Overwrites `plan`, whose memory is reused. Deterministic.
+void PlanAttention(const LayerHeads& heads,
+                   absl::Span<const StepSequence> sequences,
+                   const AttentionPlanOptions& options, AttentionPlan* plan);
+
+}  // namespace headcount

@@ -1,0 +1,134 @@
+// A device: its memory, and the operations that a model's step is made of.
+//
+// Activations are float32, row-major and dense, one row for each token of the
+// step, in memory of the device. Weights are packed once, at load, into a
+// layout that is the backend's own business. The host decides the shape of a
+// step (StepInputs); no operation does.
+//
+// Calls are validated by the model once, when it is built: sizes that do not
+// fit are our own bug (CHECK). Not thread-safe: one thread per device drives a
+// backend. A backend outlives what it made.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "backend/attention_plan.h"
+#include "backend/matrix_source.h"
+#include "backend/sampling.h"
+#include "heads/head_layout.h"
+#include "heads/kv_geometry.h"
+
+namespace headcount {
+
+// Device memory, released with the handle. Contents start undefined, except
+// that the pages of a large buffer are not resident before they are written.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual void* data() = 0;  // a device address
+  virtual int64_t bytes() const = 0;
+};
+
+// A weight matrix [rows, cols] packed for MatMul; rows are output features.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t cols() const = 0;
+  virtual int64_t bytes() const = 0;  // resident, padding included
+};
+
+// Rotary embedding of one model (Su et al. 2021, arXiv:2104.09864), halves
+// convention: element i pairs with i + head_dim / 2.
+struct Rope {
+  std::vector<float> inverse_frequency;  // [head_dim / 2]
+  float scale = 1.0f;                    // on cos and sin (YaRN's mscale)
+};
+
+// What a step does, the same for every layer of the model. Spans stay valid
+// until the step's last operation has returned.
+struct StepInputs {
+  absl::Span<const int32_t> tokens;     // [rows]
+  absl::Span<const int32_t> positions;  // [rows]
+  absl::Span<const StepSequence> sequences;
+  // Byte offsets in the arena: the block table of sequence s in group g starts
+  // at sequences[s].block_begin[g].
+  absl::Span<const int64_t> block_offsets;
+  absl::Span<const AttentionPlan> plans;  // [layer class]
+};
+
+// The projection of one layer, [rows, (q + k + v heads) * head_dim]: kept
+// query heads by slot, then keys, then values of kept KV heads by slot.
+struct AttentionLayer {
+  const LayerHeads* heads = nullptr;
+  absl::Span<const KvGeometry> geometries;  // [group]
+  int layer = 0;
+  int layer_class = 0;
+  int head_dim = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;  // such as "cpu (AVX3, 2 threads)"
+
+  // ResourceExhausted when there is no room.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+  // Reads `source` once; only its pieces are touched.
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(
+      const MatrixSource& source) = 0;
+  virtual void CopyToDevice(const void* host, int64_t bytes, void* device) = 0;
+  virtual void CopyToHost(const void* device, int64_t bytes, void* host) = 0;
+
+  // Starts a step: uploads what the operations below need, and computes the
+  // cosines and sines of its positions.
+  virtual void BeginStep(const StepInputs& inputs, const Rope& rope) = 0;
+
+  // out[r] = table row tokens[r]. [rows, table.cols()]
+  virtual void Embed(const Matrix& table, float* out) = 0;
+
+  // out[r] = x[r] / rms(x[r]) * weight (Zhang & Sennrich 2019,
+  // arXiv:1910.07467). x, out: [rows, cols]; weight: [cols]. In place allowed.
+  virtual void RmsNorm(const float* x, const float* weight, float epsilon,
+                       int64_t rows, int64_t cols, float* out) = 0;
+
+  // out = x W^T + bias, or out += that. x: [rows, w.cols()]; out: [rows,
+  // w.rows()]; bias: [w.rows()] or null. The sum over columns has one order,
+  // whatever `rows` is, so that a row's result does not depend on its company.
+  enum class MatMulMode { kStore, kAdd };
+  virtual void MatMul(const Matrix& w, const float* x, int64_t rows,
+                      const float* bias, MatMulMode mode, float* out) = 0;
+
+  // Rotates queries in place and keys on the way, and writes keys and values
+  // into the pages of the arena.
+  virtual void RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
+                                void* arena) = 0;
+
+  // Causal attention of every query row over the pages of its sequence, scaled
+  // by 1/sqrt(head_dim). out: [rows, query heads * head_dim].
+  virtual void Attention(const AttentionLayer& layer, const float* qkv,
+                         const void* arena, float* out) = 0;
+
+  // out[r, i] = silu(x[r, i]) * x[r, width + i] (Shazeer 2020,
+  // arXiv:2002.05202). x: [rows, 2 * width]; out: [rows, width].
+  virtual void SwiGlu(const float* x, int64_t rows, int64_t width,
+                      float* out) = 0;
+
+  // out[i] = x[indices[i]]; rows of `cols` elements.
+  virtual void GatherRows(const float* x, absl::Span<const int32_t> indices,
+                          int64_t cols, float* out) = 0;
+
+  // Draws and scores tokens from logits [*, vocab]; one result for each row
+  // asked for, on the host. See sampling.h.
+  virtual std::vector<SampleResult> Sample(
+      const float* logits, int64_t vocab, absl::Span<const SampleRow> rows) = 0;
+};
+
+}  // namespace headcount

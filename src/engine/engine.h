@@ -1,0 +1,121 @@
+// Continuous batching on one device: requests of several models in, tokens out.
+//
+//   auto engine = Engine::Create(options, backend, std::move(models));
+//   (*engine)->Start();
+//   absl::StatusOr<RequestId> id = (*engine)->Submit(request, sink);
+//
+// One thread runs the loop (StepOnce: schedule, forward, sample, commit). The
+// rest is thread-safe; no call waits for a step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "engine/request.h"
+#include "kv/block_pool.h"
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+namespace headcount {
+
+struct EngineOptions {
+  int64_t kv_pool_bytes = int64_t{1} << 30;
+  // Tokens that one step may compute (prompt chunks and decode together).
+  int32_t step_tokens = 256;
+  // Waiting requests and their prompt tokens, over all models; what is over is
+  // refused. 0 tokens: four times what the pool can hold.
+  int32_t max_queued_requests = 1024;
+  int64_t max_queued_tokens = 0;
+  // Part of the pool kept free when a waiting request is admitted.
+  double watermark = 0.01;
+};
+
+// A model as the engine runs it.
+struct EngineModel {
+  std::string name;
+  std::unique_ptr<Model> model;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  int32_t max_context = 0;     // prompt and generated tokens of a sequence
+  int32_t max_concurrent = 0;  // running sequences; 0: no limit
+};
+
+// Counts at one moment, consistent with each other.
+struct EngineSnapshot {
+  struct PerModel {
+    int32_t running = 0;
+    int32_t waiting = 0;
+    int64_t kv_bytes = 0;   // in blocks that its sequences hold
+    int64_t kv_tokens = 0;  // tokens in them
+  };
+  std::vector<PerModel> models;  // in the order of Create
+  PoolBytes pool;
+  int64_t pool_capacity = 0;
+  int64_t queued_tokens = 0;
+  uint64_t steps = 0;
+  uint64_t step_tokens = 0;  // tokens computed since the start
+  uint64_t preemptions = 0;
+  double tokens_per_second = 0;  // recent, prompt and generated together
+  absl::Duration step_time_total;
+  absl::Time last_step;
+};
+
+// What the loop reports of each step, for histograms. Called on the step
+// thread; must not block.
+struct StepReport {
+  int model = 0;
+  int32_t prefill_tokens = 0;
+  int32_t decode_tokens = 0;
+  int32_t sequences = 0;
+  absl::Duration duration;
+};
+
+class Engine {
+ public:
+  // Reserves the pool. InvalidArgument when a block of a model does not fit a
+  // slab, or when the pool cannot hold one sequence of one block of each.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(
+      const EngineOptions& options, std::unique_ptr<Backend> backend,
+      std::vector<EngineModel> models, const Clock* clock);
+  virtual ~Engine() = default;
+
+  // Called after each step; set before Start.
+  virtual void SetStepObserver(void (*observer)(void*, const StepReport&),
+                               void* context) = 0;
+
+  virtual void Start() = 0;  // the step thread
+  // Ends what is left with UNAVAILABLE, then joins the step thread.
+  virtual void Stop() = 0;
+
+  // Takes the request over; `sink` hears of it until its OnEnd has returned.
+  // Refuses, with nothing queued and no call to `sink`:
+  //   InvalidArgument    it can never fit the context or an empty pool (the
+  //                      message has needed and available)
+  //   ResourceExhausted  the queue is full
+  //   Unavailable        draining or stopped
+  virtual absl::StatusOr<RequestId> Submit(
+      Request request, std::shared_ptr<RequestSink> sink) = 0;
+
+  // Ends the request with kCancelled before the next step, or does nothing if
+  // it has ended.
+  virtual void Cancel(RequestId id) = 0;
+
+  // From now on Submit refuses, and requests that have not started end with
+  // UNAVAILABLE. Returns when nothing runs any more, or at `deadline`; what
+  // runs then is ended with UNAVAILABLE.
+  virtual void Drain(absl::Time deadline) = 0;
+
+  virtual EngineSnapshot Snapshot() const = 0;
+  virtual const std::vector<EngineModel>& models() const = 0;
+  virtual const Backend& backend() const = 0;
+
+  // One turn of the loop on the caller's thread, for tests; never together
+  // with Start. Returns whether there was anything to do.
+  virtual bool StepOnce() = 0;
+};
+
+}  // namespace headcount

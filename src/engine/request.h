@@ -1,0 +1,96 @@
+// What a caller asks of the engine, and what it hears back. Plain values.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace headcount {
+
+using RequestId = uint64_t;  // given by the engine, never reused
+
+// How tokens are drawn and when a sequence ends. Validated by the caller: the
+// engine takes finite values in range for granted.
+struct SamplingParams {
+  float temperature = 0;  // 0: greedy
+  int32_t top_k = 0;      // 0: all
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  uint64_t seed = 0;
+  int32_t max_tokens = 0;  // to generate; 0: only score the prompt
+  int32_t min_tokens = 0;  // no stop token or end of text before
+  bool ignore_eos = false;
+  std::vector<int32_t> stop_ids;   // besides the model's end-of-text ids
+  std::vector<std::string> stops;  // not part of the text that is returned
+  bool logprobs = false;           // of each generated token
+  int32_t top_logprobs = 0;        // and of so many alternatives
+};
+
+struct Request {
+  int model = 0;                // index in Engine's list
+  std::vector<int32_t> prompt;  // at least one token
+  SamplingParams sampling;
+  absl::Time deadline = absl::InfiniteFuture();
+
+  // Log-probabilities of prompt tokens [score_from, prompt.size()), each given
+  // those before it; at least 1. Absent: none.
+  std::optional<int32_t> score_from;
+  // Log-probabilities of these as the token after the prompt.
+  std::vector<int32_t> candidates;
+};
+
+struct TopLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+struct GeneratedToken {
+  int32_t id = 0;
+  float logprob = 0;  // 0 unless asked for
+  std::vector<TopLogprob> top;
+};
+
+// One step's news of one request.
+struct Output {
+  std::vector<GeneratedToken> tokens;
+  std::string text;  // whole UTF-8 characters; stop strings never show
+};
+
+// The scores that a request asked for; sent once, before the first Output.
+struct PromptScores {
+  std::vector<float> prompt_logprobs;     // [prompt.size() - score_from]
+  std::vector<float> candidate_logprobs;  // [candidates]
+};
+
+// Every accepted request ends exactly once, in one of these ways.
+enum class EndCause { kStop, kLength, kCancelled, kDeadline, kError };
+std::string_view EndCauseName(EndCause cause);  // "stop", "length", ...
+
+struct Ending {
+  EndCause cause = EndCause::kStop;
+  absl::Status status;  // OK for stop and length
+  // What stopped it: an id, or a stop string; both absent otherwise.
+  std::optional<int32_t> stop_id;
+  std::string stop_string;
+
+  int32_t prompt_tokens = 0;
+  int32_t generated_tokens = 0;
+  absl::Time submitted, scheduled, first_token, ended;  // InfinitePast: never
+};
+
+// Where the news of one request goes. Called on the engine's step thread, so
+// an implementation never blocks; OnEnd is the last call, exactly one.
+class RequestSink {
+ public:
+  virtual ~RequestSink() = default;
+  virtual void OnScores(PromptScores) {}
+  virtual void OnOutput(Output output) = 0;
+  virtual void OnEnd(Ending ending) = 0;
+};
+
+}  // namespace headcount

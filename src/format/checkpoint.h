@@ -1,0 +1,74 @@
+// Read-only tensors of a model, as views over mapped files. Every view is
+// checked against its file once, when the checkpoint is opened; reading a view
+// after that needs no check.
+//
+//   absl::StatusOr<Checkpoint> checkpoint =
+//   Checkpoint::Open("models/mailroom"); const TensorView* weight =
+//   checkpoint->Find("model.norm.weight");
+//
+// The views stay valid while the checkpoint (or a move of it) lives and the
+// files do not shrink.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace headcount {
+
+class MappedFile;
+
+enum class TensorDtype { kF32, kF16, kBf16 };
+
+constexpr int64_t TensorDtypeBytes(TensorDtype dtype) {
+  return dtype == TensorDtype::kF32 ? 4 : 2;
+}
+std::string_view TensorDtypeName(TensorDtype dtype);
+
+struct TensorView {
+  TensorDtype dtype = TensorDtype::kF32;
+  std::vector<int64_t> shape;  // row-major
+  absl::Span<const std::byte>
+      data;  // product(shape) elements; may be unaligned
+};
+
+// Movable, not copyable. Thread-safe to read.
+class Checkpoint {
+ public:
+  // `path` is a .safetensors file or a directory that holds model.safetensors
+  // or model.safetensors.index.json with its shards. NotFound when there is no
+  // such file; InvalidArgument, naming file and tensor, when one is malformed.
+  static absl::StatusOr<Checkpoint> Open(const std::string& path);
+
+  Checkpoint(Checkpoint&&) noexcept;
+  Checkpoint& operator=(Checkpoint&&) noexcept;
+  ~Checkpoint();
+
+  // Null when there is no tensor of that name.
+  const TensorView* Find(std::string_view name) const;
+  const absl::flat_hash_map<std::string, TensorView>& tensors() const {
+    return tensors_;
+  }
+  // Sum of the sizes of all tensors.
+  int64_t tensor_bytes() const { return tensor_bytes_; }
+
+  // Hex SHA-256 that a heads/1 file names: of the file; for several shards, of
+  // the lines "<sha256>  <file name>\n" in order of name. Reads every byte.
+  absl::StatusOr<std::string> Sha256() const;
+
+ private:
+  Checkpoint();
+
+  std::vector<std::unique_ptr<MappedFile>> files_;  // by file name
+  absl::flat_hash_map<std::string, TensorView> tensors_;
+  int64_t tensor_bytes_ = 0;
+};
+
+}  // namespace headcount

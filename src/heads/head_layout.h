@@ -1,0 +1,94 @@
+// What is left of a model's attention heads: the answer to every question
+// about which heads run, what they share and what they cost.
+//
+//   HeadLayoutSpec spec{.layers = std::vector(30, LayerShape{9, 3}),
+//                       .head_dim = 64};
+//   spec.mask.pruned[3] = {0, 1, 2};          // a whole group of layer 3
+//   absl::StatusOr<HeadLayout> layout = HeadLayout::Create(spec);
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "heads/head_mask.h"
+#include "heads/kv_dtype.h"
+#include "heads/kv_group.h"
+
+namespace headcount {
+
+// Heads of one layer of the unpruned model. 0, 0 is a layer without attention.
+// Otherwise `kv_heads` divides `query_heads`.
+struct LayerShape {
+  int query_heads = 0;
+  int kv_heads = 0;
+};
+
+// A kept KV head. The query heads that it serves are a contiguous run of
+// LayerHeads::query_heads, because the heads of a group are neighbours in the
+// unpruned model and pruning keeps their order.
+struct KvHead {
+  int index = 0;        // in the unpruned layer
+  int first_query = 0;  // slot in LayerHeads::query_heads
+  int num_queries = 0;  // >= 1; groups of one layer may differ ("ragged")
+  int group = 0;        // index in HeadLayout::groups()
+  KvDtype dtype = KvDtype::kF16;
+};
+
+// What is kept of one layer.
+struct LayerHeads {
+  LayerShape dense;  // before pruning
+  std::vector<int>
+      query_heads;  // [slot] -> index in the unpruned layer, rising
+  std::vector<KvHead> kv_heads;  // [kv slot], by rising index
+
+  bool has_attention() const { return !kv_heads.empty(); }
+};
+
+struct HeadLayoutSpec {
+  std::vector<LayerShape> layers;
+  int head_dim = 0;
+  HeadMask mask;
+  KvDtype kv_dtype = KvDtype::kF16;
+};
+
+// Immutable, copyable, thread-safe to read.
+class HeadLayout {
+ public:
+  // InvalidArgument, naming layer and head, when a shape is impossible or the
+  // mask names a layer or head that does not exist.
+  static absl::StatusOr<HeadLayout> Create(const HeadLayoutSpec& spec);
+
+  const std::vector<LayerHeads>& layers() const { return layers_; }
+  int head_dim() const { return head_dim_; }
+
+  // Retention rules in use; empty when no layer has attention. Today one
+  // group, `full`, that holds every kept KV head.
+  const std::vector<KvGroup>& groups() const { return groups_; }
+
+  // Layers with equal LayerHeads have the same class, numbered from 0 in order
+  // of first appearance: one attention plan serves a whole class.
+  const std::vector<int>& layer_class() const { return layer_class_; }
+  int num_layer_classes() const { return num_layer_classes_; }
+
+  // Sums over layers.
+  int64_t query_heads() const { return query_heads_; }
+  int64_t kv_heads() const { return kv_heads_; }
+  int64_t dense_query_heads() const { return dense_query_heads_; }
+  int64_t dense_kv_heads() const { return dense_kv_heads_; }
+
+ private:
+  HeadLayout() = default;
+
+  std::vector<LayerHeads> layers_;
+  std::vector<KvGroup> groups_;
+  std::vector<int> layer_class_;
+  int num_layer_classes_ = 0;
+  int head_dim_ = 0;
+  int64_t query_heads_ = 0;
+  int64_t kv_heads_ = 0;
+  int64_t dense_query_heads_ = 0;
+  int64_t dense_kv_heads_ = 0;
+};
+
+}  // namespace headcount

@@ -1,0 +1,60 @@
+// Where the key and value of a token lie, in bytes. The pool, the kernels and
+// the planner all ask here, so that they cannot disagree.
+//
+// A block holds kBlockTokens tokens of every KV head of one KvGroup:
+//
+//   block   := head page, head page, ...        in the order of KvGroup::heads
+//   page    := K [kBlockTokens, head_dim], V [kBlockTokens, head_dim]
+//
+// K is stored after rotary embedding. Pruned heads have no page.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "heads/head_layout.h"
+
+namespace headcount {
+
+inline constexpr int kBlockTokens = 16;
+
+// The pages of one KV head inside a block of its group.
+struct KvPage {
+  int64_t k_offset = 0;  // bytes from the start of the block
+  int64_t v_offset = 0;
+  KvDtype dtype = KvDtype::kF16;
+};
+
+// Immutable, thread-safe to read.
+class KvGeometry {
+ public:
+  // The geometry of layout.groups()[group]. InvalidArgument when a size
+  // overflows.
+  static absl::StatusOr<KvGeometry> Create(const HeadLayout& layout, int group);
+
+  int64_t block_bytes() const { return block_bytes_; }
+  int64_t bytes_per_token() const { return block_bytes_ / kBlockTokens; }
+
+  // CHECKs that the KV head exists and belongs to this group.
+  const KvPage& page(int layer, int kv_slot) const;
+
+  // Blocks that hold `tokens` tokens of one sequence.
+  static int64_t BlocksFor(int64_t tokens);
+
+ private:
+  KvGeometry() = default;
+
+  std::vector<std::vector<KvPage>> pages_;  // [layer][kv slot]
+  int64_t block_bytes_ = 0;
+};
+
+// KV bytes of one token of one sequence, over all groups of `layout`.
+absl::StatusOr<int64_t> KvBytesPerToken(const HeadLayout& layout);
+
+// The slab size of a pool of `pool_bytes`: the power of two nearest to 1/256 of
+// it, between 2 and 64 MiB. What is left of the pool after whole slabs is
+// reserved, and so is what is left of a slab after whole blocks.
+int64_t SlabBytes(int64_t pool_bytes);
+
+}  // namespace headcount

@@ -1,0 +1,24 @@
+// What one step of a model computes: some tokens of some sequences.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+
+namespace headcount {
+
+struct BatchSequence {
+  absl::Span<const int32_t> tokens;  // new tokens, at least one
+  int32_t past = 0;                  // tokens whose K and V are in the pages
+  // [group] arena offsets of the blocks, with room for past + new tokens.
+  std::vector<absl::Span<const int64_t>> blocks;
+  // Logits are computed for the last `logits_rows` of the new tokens.
+  int32_t logits_rows = 0;
+};
+
+struct Batch {
+  std::vector<BatchSequence> sequences;
+};
+
+}  // namespace headcount

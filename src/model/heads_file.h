@@ -1,0 +1,27 @@
+// A mask file, format `heads/1`: which heads of which weights to leave out.
+// docs/heads.md describes the format.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "heads/head_mask.h"
+#include "model/model_config.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace headcount {
+
+struct HeadsFile {
+  HeadMask mask;
+  std::string base_sha256;  // of the weights it was made for; may be empty
+};
+
+// Unknown keys are errors, and so are: another architecture, shape or head
+// count than `config`'s; heads that do not exist; `drop_kv` that is not exactly
+// the groups which `drop_q` empties.
+absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
+                                         const ModelConfig& config);
+absl::StatusOr<HeadsFile> ReadHeadsFile(const std::string& path,
+                                        const ModelConfig& config);
+
+}  // namespace headcount

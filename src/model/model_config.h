@@ -1,0 +1,64 @@
+// The hyperparameters of a model, validated: what config.json says, with one
+// spelling. Nothing else in the project reads config.json.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "heads/head_layout.h"
+#include "nlohmann/json_fwd.hpp"
+
+namespace headcount {
+
+enum class RopeType { kDefault, kLinear, kLlama3, kYarn };
+
+// Both spellings are read: `rope_theta` with `rope_scaling`, and
+// `rope_parameters`.
+struct RopeConfig {
+  RopeType type = RopeType::kDefault;
+  double theta = 10000.0;
+  double factor = 1.0;
+  // llama3
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  // llama3, yarn; 0: max_position_embeddings
+  int64_t original_max_positions = 0;
+  // yarn (Peng et al. 2023, arXiv:2309.00071); attention_factor 0: from factor
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  double attention_factor = 0.0;
+  double mscale = 0.0;
+  double mscale_all_dim = 0.0;
+};
+
+struct ModelConfig {
+  std::string architecture;  // "llama"
+  int32_t layers = 0;
+  int32_t hidden = 0;
+  int32_t ffn = 0;
+  int32_t vocab = 0;
+  int32_t head_dim = 0;
+  int32_t max_context = 0;
+  std::vector<LayerShape> heads;  // [layers]
+  double rms_epsilon = 1e-6;
+  RopeConfig rope;
+  bool attention_bias = false;
+  bool mlp_bias = false;
+  bool tied_output = false;
+  int32_t bos_id = -1;           // -1: none
+  std::vector<int32_t> eos_ids;  // of generation_config.json, else config
+  HeadMask pruned_heads;         // the old Hugging Face key
+};
+
+// InvalidArgument naming the key and its value for what is missing, out of
+// range (limits in the .cc), inconsistent or not supported. `generation` may
+// be null.
+absl::StatusOr<ModelConfig> ParseModelConfig(const nlohmann::json& config,
+                                             const nlohmann::json& generation);
+
+// Reads config.json and, if there, generation_config.json of `directory`.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& directory);
+
+}  // namespace headcount

@@ -1,0 +1,67 @@
+// Text to token ids and back, in linear time.
+//
+//   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load("models/mailroom");
+//   std::vector<int32_t> ids = tokenizer->Encode("Hello");
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace headcount {
+
+// Immutable after Load; thread-safe. Movable.
+class Tokenizer {
+ public:
+  // Reads tokenizer.json of `directory`. InvalidArgument, naming the field,
+  // for what is malformed or not supported.
+  static absl::StatusOr<Tokenizer> Load(const std::string& directory);
+  // The same from the text of a tokenizer.json.
+  static absl::StatusOr<Tokenizer> Parse(std::string_view json);
+
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+  ~Tokenizer();
+
+  // Ids of `text`. A special token spelled in the text is plain text. Invalid
+  // UTF-8 is read as U+FFFD, one for each bad byte sequence.
+  std::vector<int32_t> Encode(std::string_view text) const;
+
+  // What the tokenizer itself puts before and after a text (for example BOS).
+  absl::Span<const int32_t> prefix() const;
+  absl::Span<const int32_t> suffix() const;
+
+  // The id of a special token such as "<|eos|>", if there is one.
+  std::optional<int32_t> SpecialId(std::string_view token) const;
+
+  // All special tokens, longest first: what an operator's template may name.
+  const std::vector<std::pair<std::string, int32_t>>& specials() const;
+
+  bool is_special(int32_t id) const;
+
+  // The bytes that `id` stands for: any bytes, not always whole characters.
+  // Empty for ids outside the vocabulary. Special tokens give their spelling.
+  std::string_view TokenBytes(int32_t id) const;
+
+  // Text of `ids`; special tokens are left out unless asked for. Bytes that do
+  // not form UTF-8 become U+FFFD.
+  std::string Decode(absl::Span<const int32_t> ids,
+                     bool keep_special = false) const;
+
+  // Highest id + 1.
+  int32_t vocab_size() const;
+
+ private:
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<const Impl> impl);
+
+  std::unique_ptr<const Impl> impl_;
+};
+
+}  // namespace headcount
