@@ -15,7 +15,7 @@ namespace headcount {
 namespace {
 
 struct Unit {
-  std::string_view name;
+  absl::string_view name;
   double factor;
 };
 
@@ -35,8 +35,10 @@ constexpr std::array kByteUnits = {
 
 }  // namespace
 
-absl::StatusOr<int64_t> ParseByteSize(std::string_view text) {
-  std::string_view number = absl::StripAsciiWhitespace(text);
+absl::StatusOr<int64_t> ParseByteSize(std::string_view input) {
+  // Debian's Abseil has a string_view of its own.
+  const absl::string_view text(input.data(), input.size());
+  absl::string_view number = absl::StripAsciiWhitespace(text);
   double factor = 1.0;
   for (const Unit& unit : kByteUnits) {
     if (!absl::EndsWith(number, unit.name)) continue;
@@ -58,7 +60,8 @@ absl::StatusOr<int64_t> ParseByteSize(std::string_view text) {
   return static_cast<int64_t>(bytes);
 }
 
-absl::StatusOr<absl::Duration> ParseDuration(std::string_view text) {
+absl::StatusOr<absl::Duration> ParseDuration(std::string_view input) {
+  const absl::string_view text(input.data(), input.size());
   absl::Duration duration;
   if (!absl::ParseDuration(absl::StripAsciiWhitespace(text), &duration) ||
       duration < absl::ZeroDuration()) {
@@ -87,7 +90,7 @@ std::string FormatCount(int64_t count) {
   const size_t start = count < 0 ? 1 : 0;
   for (size_t i = digits.size(); i > start + 3;) {
     i -= 3;
-    digits.insert(i, ",");
+    digits.insert(i, 1, ',');
   }
   return digits;
 }

@@ -2,9 +2,8 @@
 // checked against its file once, when the checkpoint is opened; reading a view
 // after that needs no check.
 //
-//   absl::StatusOr<Checkpoint> checkpoint =
-//   Checkpoint::Open("models/mailroom"); const TensorView* weight =
-//   checkpoint->Find("model.norm.weight");
+//   auto checkpoint = Checkpoint::Open("models/mailroom");
+//   const TensorView* weight = checkpoint->Find("model.norm.weight");
 //
 // The views stay valid while the checkpoint (or a move of it) lives and the
 // files do not shrink.
@@ -35,8 +34,8 @@ std::string_view TensorDtypeName(TensorDtype dtype);
 struct TensorView {
   TensorDtype dtype = TensorDtype::kF32;
   std::vector<int64_t> shape;  // row-major
-  absl::Span<const std::byte>
-      data;  // product(shape) elements; may be unaligned
+  // product(shape) elements, in no particular alignment.
+  absl::Span<const std::byte> data;
 };
 
 // Movable, not copyable. Thread-safe to read.
@@ -45,6 +44,7 @@ class Checkpoint {
   // `path` is a .safetensors file or a directory that holds model.safetensors
   // or model.safetensors.index.json with its shards. NotFound when there is no
   // such file; InvalidArgument, naming file and tensor, when one is malformed.
+  // Element types other than those of TensorDtype are checked and left out.
   static absl::StatusOr<Checkpoint> Open(const std::string& path);
 
   Checkpoint(Checkpoint&&) noexcept;

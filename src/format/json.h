@@ -2,6 +2,7 @@
 // a tree exists, and no exception leaves this folder.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,9 +14,9 @@ namespace headcount {
 inline constexpr int kMaxJsonDepth = 64;
 inline constexpr int64_t kMaxJsonBytes = int64_t{64} << 20;
 
-// InvalidArgument, with the position, when `text` is not JSON (RFC 8259),
-// nests deeper than kMaxJsonDepth or names a key of an object twice. `what`
-// names the source in the error, such as "config.json".
+// InvalidArgument when `text` is not JSON (RFC 8259; with the position), nests
+// deeper than kMaxJsonDepth or names a key of an object twice (with the key).
+// `what` names the source in the error, such as "config.json".
 absl::StatusOr<nlohmann::json> ParseJson(std::string_view text,
                                          std::string_view what);
 
