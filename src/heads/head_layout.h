@@ -22,6 +22,7 @@ namespace headcount {
 struct LayerShape {
   int query_heads = 0;
   int kv_heads = 0;
+  bool operator==(const LayerShape&) const = default;
 };
 
 // A kept KV head. The query heads that it serves are a contiguous run of
@@ -33,6 +34,7 @@ struct KvHead {
   int num_queries = 0;  // >= 1; groups of one layer may differ ("ragged")
   int group = 0;        // index in HeadLayout::groups()
   KvDtype dtype = KvDtype::kF16;
+  bool operator==(const KvHead&) const = default;
 };
 
 // What is kept of one layer.
@@ -43,12 +45,13 @@ struct LayerHeads {
   std::vector<KvHead> kv_heads;  // [kv slot], by rising index
 
   bool has_attention() const { return !kv_heads.empty(); }
+  bool operator==(const LayerHeads&) const = default;
 };
 
 struct HeadLayoutSpec {
   std::vector<LayerShape> layers;
   int head_dim = 0;
-  HeadMask mask;
+  HeadMask mask = {};
   KvDtype kv_dtype = KvDtype::kF16;
 };
 

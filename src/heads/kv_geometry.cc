@@ -1,0 +1,102 @@
+#include "heads/kv_geometry.h"
+
+#include <numbers>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/checked.h"
+
+namespace headcount {
+namespace {
+
+constexpr int64_t kMinSlabBytes = int64_t{2} << 20;
+constexpr int64_t kMaxSlabBytes = int64_t{64} << 20;
+constexpr int64_t kSlabsPerPool = 256;
+
+}  // namespace
+
+std::string_view KvDtypeName(KvDtype dtype) {
+  return dtype == KvDtype::kF32 ? "f32" : "f16";
+}
+
+absl::StatusOr<KvDtype> ParseKvDtype(std::string_view name) {
+  if (name == "f32") return KvDtype::kF32;
+  if (name == "f16") return KvDtype::kF16;
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", std::string(name.substr(0, 64)),
+                   "\" is not a KV dtype; known: f16, f32"));
+}
+
+absl::StatusOr<KvGeometry> KvGeometry::Create(const HeadLayout& layout,
+                                              int group) {
+  CHECK(group >= 0 && static_cast<size_t>(group) < layout.groups().size())
+      << "group " << group;
+  KvGeometry geometry;
+  geometry.pages_.resize(layout.layers().size());
+  for (const KvHeadId& id : layout.groups()[static_cast<size_t>(group)].heads) {
+    const auto layer = static_cast<size_t>(id.layer);
+    const auto slot = static_cast<size_t>(id.kv_slot);
+    const std::vector<KvHead>& kv_heads = layout.layers()[layer].kv_heads;
+    const KvDtype dtype = kv_heads[slot].dtype;
+    const int64_t tensor_bytes =
+        int64_t{kBlockTokens} * layout.head_dim() * KvDtypeBytes(dtype);
+    // The slots of heads that belong to other groups keep offset -1.
+    geometry.pages_[layer].resize(kv_heads.size(), {-1, -1, dtype});
+    geometry.pages_[layer][slot] = {
+        .k_offset = geometry.block_bytes_,
+        .v_offset = geometry.block_bytes_ + tensor_bytes,
+        .dtype = dtype};
+    const std::optional<int64_t> block_bytes =
+        CheckedAdd(geometry.block_bytes_, 2 * tensor_bytes);
+    if (!block_bytes) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the KV block of ", layout.kv_heads(), " KV heads with head_dim ",
+          layout.head_dim(), " is larger than 2^63 bytes"));
+    }
+    geometry.block_bytes_ = *block_bytes;
+  }
+  return geometry;
+}
+
+const KvPage& KvGeometry::page(int layer, int kv_slot) const {
+  CHECK(layer >= 0 && static_cast<size_t>(layer) < pages_.size())
+      << "layer " << layer;
+  const std::vector<KvPage>& pages = pages_[static_cast<size_t>(layer)];
+  CHECK(kv_slot >= 0 && static_cast<size_t>(kv_slot) < pages.size())
+      << "layer " << layer << ", KV slot " << kv_slot;
+  const KvPage& page = pages[static_cast<size_t>(kv_slot)];
+  CHECK(page.k_offset >= 0) << "layer " << layer << ", KV slot " << kv_slot
+                            << " belongs to another group";
+  return page;
+}
+
+int64_t KvGeometry::BlocksFor(int64_t tokens) {
+  CHECK(tokens >= 0) << tokens << " tokens";
+  return tokens / kBlockTokens + (tokens % kBlockTokens != 0 ? 1 : 0);
+}
+
+absl::StatusOr<int64_t> KvBytesPerToken(const HeadLayout& layout) {
+  int64_t bytes = 0;
+  for (size_t group = 0; group < layout.groups().size(); ++group) {
+    absl::StatusOr<KvGeometry> geometry =
+        KvGeometry::Create(layout, static_cast<int>(group));
+    if (!geometry.ok()) return geometry.status();
+    bytes += geometry->bytes_per_token();
+  }
+  return bytes;
+}
+
+int64_t SlabBytes(int64_t pool_bytes) {
+  const double target = static_cast<double>(pool_bytes) / kSlabsPerPool;
+  int64_t slab = kMinSlabBytes;
+  // Too small while its double is nearer to the target in ratio.
+  while (slab < kMaxSlabBytes &&
+         target > std::numbers::sqrt2 * static_cast<double>(slab)) {
+    slab *= 2;
+  }
+  return slab;
+}
+
+}  // namespace headcount

@@ -113,7 +113,12 @@ class BlockPool {
     std::vector<int> slabs;  // lent to this group
   };
 
+  // The slab of `group` with the fewest free blocks, but at least one; a free
+  // slab is lent if there is none.
+  int FullestSlab(GroupId group);
   void Unref(int slab, int block);
+  // CHECKs one lent slab; returns its used blocks.
+  int64_t CheckedUsedBlocks(const Slab& slab) const;
 
   BlockPoolOptions options_;
   std::vector<Slab> slabs_;

@@ -1,0 +1,226 @@
+#include "kv/block_pool.h"
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace headcount {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+int64_t SumOf(const PoolBytes& bytes) {
+  return bytes.used + bytes.cached + bytes.free + bytes.reserved;
+}
+
+TEST(BlockPool, LendsAllBlocksOrNone) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = *pool.AddGroup(256);
+  EXPECT_EQ(pool.TotalBlocks(group), 16);
+  std::vector<BlockRef> blocks = pool.Allocate(group, 15);
+  EXPECT_THAT(blocks, SizeIs(15));
+  EXPECT_EQ(pool.AvailableBlocks(group), 1);
+  EXPECT_THAT(pool.Allocate(group, 2), IsEmpty());
+  EXPECT_EQ(pool.AvailableBlocks(group), 1);
+  EXPECT_THAT(pool.Allocate(group, 1), SizeIs(1));
+  EXPECT_THAT(pool.Allocate(group, 0), IsEmpty());
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, CountsSharedBlocksOnceAndFreesThemWithTheLastHolder) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = *pool.AddGroup(256);
+  BlockRef first = std::move(pool.Allocate(group, 1)[0]);
+  BlockRef second = first.Share();
+  EXPECT_EQ(first.ref_count(), 2);
+  EXPECT_EQ(first.offset(), second.offset());
+  EXPECT_EQ(pool.used_bytes(group), 256);
+  first.Reset();
+  EXPECT_FALSE(first);
+  first.Reset();
+  EXPECT_EQ(second.ref_count(), 1);
+  pool.CheckInvariants();
+  BlockRef third = std::move(second);
+  EXPECT_FALSE(second);  // NOLINT(bugprone-use-after-move): moved is empty
+  third = pool.Allocate(group, 1)[0].Share();
+  EXPECT_EQ(pool.used_bytes(group), 256);
+  third.Reset();
+  EXPECT_EQ(pool.used_bytes(group), 0);
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, GivesEmptySlabsToTheGroupThatNeedsThem) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId small = *pool.AddGroup(256);
+  const GroupId large = *pool.AddGroup(700);  // one to a slab
+  std::vector<BlockRef> blocks = pool.Allocate(small, 16);
+  EXPECT_EQ(pool.AvailableBlocks(large), 0);
+  EXPECT_THAT(pool.Allocate(large, 1), IsEmpty());
+  blocks.erase(blocks.begin(), blocks.begin() + 7);
+  EXPECT_EQ(pool.AvailableBlocks(large), 1);
+  std::vector<BlockRef> taken = pool.Allocate(large, 1);
+  EXPECT_THAT(taken, SizeIs(1));
+  EXPECT_EQ(pool.bytes().reserved, 1024 - 700);
+  EXPECT_EQ(pool.AvailableBlocks(small), 3);
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, FillsTheFullestSlabFirst) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = *pool.AddGroup(256);
+  std::vector<BlockRef> blocks = pool.Allocate(group, 12);  // three slabs
+  // Slab 0 keeps one block, slab 1 three, slab 2 two.
+  for (size_t i : {1u, 2u, 3u, 7u, 8u, 9u}) blocks[i].Reset();
+  EXPECT_EQ(pool.Allocate(group, 1)[0].offset() / 1024, 1);
+  const std::vector<BlockRef> three = pool.Allocate(group, 3);
+  EXPECT_EQ(three[0].offset() / 1024, 1);
+  EXPECT_EQ(three[1].offset() / 1024, 2);
+  EXPECT_EQ(three[2].offset() / 1024, 2);
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, RefusesABlockLargerThanASlab) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const absl::StatusOr<GroupId> group = pool.AddGroup(1025);
+  EXPECT_EQ(group.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(group.status().message()),
+              HasSubstr("1025 bytes, but a slab of the pool only 1024"));
+  EXPECT_TRUE(pool.AddGroup(1024).ok());
+}
+
+TEST(BlockPool, CountsTheEndOfTheArenaAsReserved) {
+  BlockPool pool({.capacity_bytes = 4100, .slab_bytes = 1024});
+  EXPECT_EQ(pool.bytes().reserved, 4);
+  EXPECT_EQ(pool.bytes().free, 4096);
+  BlockPool empty({.capacity_bytes = 1000, .slab_bytes = 1024});
+  const GroupId group = *empty.AddGroup(10);
+  EXPECT_EQ(empty.TotalBlocks(group), 0);
+  EXPECT_THAT(empty.Allocate(group, 1), IsEmpty());
+  EXPECT_EQ(empty.bytes().reserved, 1000);
+  empty.CheckInvariants();
+}
+
+TEST(BlockPoolDeathTest, MustOutliveItsBlocks) {
+  EXPECT_DEATH(
+      {
+        std::vector<BlockRef> blocks;
+        BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+        const GroupId group = *pool.AddGroup(256);
+        blocks = pool.Allocate(group, 1);
+      },
+      "1 blocks outlive their pool");
+}
+
+// Knows only who holds which bytes of the arena.
+class NaivePool {
+ public:
+  // CHECKs by expectation that the block lies alone in one slab.
+  void Hold(int64_t offset, int64_t bytes) {
+    EXPECT_GE(offset, 0);
+    EXPECT_LE(offset + bytes, kCapacity / kSlab * kSlab);
+    EXPECT_EQ(offset / kSlab, (offset + bytes - 1) / kSlab);
+    auto [held, is_new] = held_.emplace(offset, std::pair(bytes, 1));
+    ASSERT_TRUE(is_new) << "offset " << offset << " is held already";
+    if (held != held_.begin()) {
+      const auto before = std::prev(held);
+      EXPECT_LE(before->first + before->second.first, offset);
+    }
+    if (const auto after = std::next(held); after != held_.end()) {
+      EXPECT_LE(offset + bytes, after->first);
+    }
+  }
+  void Share(int64_t offset) { ++held_.at(offset).second; }
+  void Free(int64_t offset) {
+    if (--held_.at(offset).second == 0) held_.erase(offset);
+  }
+
+  int ref_count(int64_t offset) const { return held_.at(offset).second; }
+  int64_t used_bytes() const {
+    int64_t sum = 0;
+    for (const auto& [offset, block] : held_) sum += block.first;
+    return sum;
+  }
+  // Blocks of `bytes` that can be had: the rest of slabs that hold blocks of
+  // this size only, and slabs that hold none.
+  int64_t Available(int64_t bytes) const {
+    int64_t sum = 0;
+    for (int64_t slab = 0; slab < kCapacity / kSlab; ++slab) {
+      int64_t free = kSlab / bytes;
+      for (const auto& [offset, block] : held_) {
+        if (offset / kSlab != slab) continue;
+        free = block.first == bytes ? free - 1 : 0;
+      }
+      sum += free;
+    }
+    return sum;
+  }
+
+  static constexpr int64_t kSlab = 4096;
+  static constexpr int64_t kCapacity = 20 * kSlab + 100;
+
+ private:
+  std::map<int64_t, std::pair<int64_t, int>> held_;  // offset: bytes, holders
+};
+
+TEST(BlockPool, AgreesWithANaiveModelOverRandomUse) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    std::mt19937 random(seed);
+    NaivePool naive;
+    BlockPool pool({.capacity_bytes = NaivePool::kCapacity,
+                    .slab_bytes = NaivePool::kSlab});
+    const int64_t sizes[] = {384, 1300, 4096};
+    for (int64_t size : sizes) ASSERT_TRUE(pool.AddGroup(size).ok());
+    std::vector<BlockRef> held;
+    for (int step = 0; step < 1000; ++step) {
+      const uint32_t action = random() % 8;
+      if (action < 3) {
+        const auto group = static_cast<GroupId>(random() % 3);
+        const int count = static_cast<int>(random() % 12);
+        const int64_t bytes = sizes[group];
+        const int64_t available = naive.Available(bytes);
+        ASSERT_EQ(pool.AvailableBlocks(group), available);
+        std::vector<BlockRef> blocks = pool.Allocate(group, count);
+        ASSERT_THAT(
+            blocks,
+            SizeIs(count <= available ? static_cast<size_t>(count) : 0u));
+        for (BlockRef& block : blocks) {
+          naive.Hold(block.offset(), bytes);
+          held.push_back(std::move(block));
+        }
+      } else if (!held.empty()) {
+        const size_t pick = random() % held.size();
+        const int64_t offset = held[pick].offset();
+        ASSERT_EQ(held[pick].ref_count(), naive.ref_count(offset));
+        if (action == 3) {
+          naive.Share(offset);
+          held.push_back(held[pick].Share());
+        } else {
+          naive.Free(offset);
+          std::swap(held[pick], held.back());
+          held.pop_back();
+        }
+      }
+      pool.CheckInvariants();
+      ASSERT_EQ(pool.bytes().used, naive.used_bytes());
+      ASSERT_EQ(SumOf(pool.bytes()), NaivePool::kCapacity);
+    }
+    held.clear();
+    pool.CheckInvariants();
+    // Every slab went back: each group could have the whole pool again.
+    for (GroupId group = 0; group < 3; ++group) {
+      EXPECT_EQ(pool.AvailableBlocks(group), pool.TotalBlocks(group));
+    }
+    EXPECT_EQ(pool.bytes().free, 20 * NaivePool::kSlab);
+  }
+}
+
+}  // namespace
+}  // namespace headcount
