@@ -1,4 +1,5 @@
-// Text to token ids and back, in linear time.
+// Text to token ids and back: byte-level BPE as Hugging Face `tokenizers` reads
+// it from tokenizer.json, in O(n log n) time whatever the text.
 //
 //   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load("models/mailroom");
 //   std::vector<int32_t> ids = tokenizer->Encode("Hello");
@@ -9,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -29,7 +31,8 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Ids of `text`. A special token spelled in the text is plain text. Invalid
+  // Ids of `text`, of less than 4 GiB. A special token spelled in the text is
+  // plain text; added tokens that are not special are found in it. Invalid
   // UTF-8 is read as U+FFFD, one for each bad byte sequence.
   std::vector<int32_t> Encode(std::string_view text) const;
 
