@@ -19,9 +19,9 @@ struct StepSequence {
   std::vector<int64_t> block_begin;  // [group], in StepInputs::block_offsets
 };
 
-// Query rows [first_row, first_row + num_rows) x the query heads of one KV head
-// against tokens [kv_begin, kv_end). Each row sees tokens up to its own
-// position only.
+// Query rows [first_row, first_row + num_rows) of the step x the query heads of
+// one KV head against tokens [kv_begin, kv_end). Each row sees tokens up to its
+// own position only.
 struct WorkItem {
   int32_t sequence = 0;
   int32_t kv_slot = 0;
@@ -47,6 +47,7 @@ struct AttentionPlan {
   std::vector<WorkItem> items;
   std::vector<MergeItem> merges;
   int64_t num_partials = 0;
+  int32_t chunk_tokens = 0;  // of the options
 };
 
 struct AttentionPlanOptions {
@@ -61,7 +62,9 @@ struct AttentionPlanOptions {
   int32_t max_split_rows = 4;
 };
 
-// Overwrites `plan`, whose memory is reused. Deterministic.
+// Overwrites `plan`, whose memory is reused. Deterministic. Items come with the
+// most work first, so that the last ones to start are short; an item with a
+// partial result is exactly one chunk.
 void PlanAttention(const LayerHeads& heads,
                    absl::Span<const StepSequence> sequences,
                    const AttentionPlanOptions& options, AttentionPlan* plan);

@@ -1,0 +1,211 @@
+#include "backend/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "backend/philox.h"
+#include "base/check.h"
+
+namespace headcount {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// In scratch lists, `logprob` holds a logit.
+bool Before(const TokenLogprob& a, const TokenLogprob& b) {
+  if (a.logprob != b.logprob) return a.logprob > b.logprob;
+  return a.token < b.token;
+}
+
+// Whether no logit is NaN or +inf, and one is finite; finds the highest.
+bool CheckFinite(absl::Span<const float> logits, float* highest) {
+  // Branch-free, so that it is vectorised: NaN fails every comparison.
+  bool below_infinity = true;
+  float max = -kInfinity;
+  for (const float logit : logits) {
+    below_infinity &= logit < kInfinity;
+    max = logit > max ? logit : max;
+  }
+  *highest = max;
+  return below_infinity && max > -kInfinity;
+}
+
+// log(sum(exp(logits))), summed in double.
+double LogSumExp(absl::Span<const float> logits, float highest) {
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(logit - highest);
+  return highest + std::log(sum);
+}
+
+void ReportTop(absl::Span<const float> logits, int count, double log_sum,
+               std::vector<TokenLogprob>* scratch, SampleResult* result) {
+  const size_t kept = std::min(static_cast<size_t>(count), logits.size());
+  // A heap of the best so far: most logits fail one comparison.
+  scratch->clear();
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const TokenLogprob next{static_cast<int32_t>(i), logits[i]};
+    if (scratch->size() < kept) {
+      scratch->push_back(next);
+      std::push_heap(scratch->begin(), scratch->end(), Before);
+    } else if (Before(next, scratch->front())) {
+      std::pop_heap(scratch->begin(), scratch->end(), Before);
+      scratch->back() = next;
+      std::push_heap(scratch->begin(), scratch->end(), Before);
+    }
+  }
+  std::sort_heap(scratch->begin(), scratch->end(), Before);
+  for (const TokenLogprob& entry : *scratch) {
+    result->top.push_back(
+        {entry.token, static_cast<float>(entry.logprob - log_sum)});
+  }
+}
+
+// The tokens that may be drawn: finite and not banned, by rising id.
+void ListCandidates(absl::Span<const float> logits,
+                    absl::Span<const int32_t> banned,
+                    std::vector<TokenLogprob>* candidates) {
+  candidates->resize(logits.size());
+  for (size_t i = 0; i < logits.size(); ++i) {
+    (*candidates)[i] = {static_cast<int32_t>(i), logits[i]};
+  }
+  for (const int32_t token : banned) {
+    CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
+        << "banned token " << token;
+    (*candidates)[static_cast<size_t>(token)].logprob = -kInfinity;
+  }
+  std::erase_if(*candidates, [](const TokenLogprob& entry) {
+    return entry.logprob == -kInfinity;
+  });
+}
+
+// Turns logits into unnormalised probabilities, 1 for the highest.
+void ToWeights(float temperature, std::vector<TokenLogprob>* candidates) {
+  float highest = -kInfinity;
+  for (const TokenLogprob& entry : *candidates) {
+    highest = std::max(highest, entry.logprob);
+  }
+  for (TokenLogprob& entry : *candidates) {
+    entry.logprob = std::exp((entry.logprob - highest) / temperature);
+  }
+}
+
+double SumWeights(absl::Span<const TokenLogprob> entries) {
+  double sum = 0;
+  for (const TokenLogprob& entry : entries) sum += entry.logprob;
+  return sum;
+}
+
+// Keeps the first `count` in the order of Before.
+void KeepTopK(size_t count, std::vector<TokenLogprob>* candidates) {
+  if (count >= candidates->size()) return;
+  std::nth_element(candidates->begin(),
+                   candidates->begin() + static_cast<std::ptrdiff_t>(count),
+                   candidates->end(), Before);
+  candidates->resize(count);
+}
+
+// Keeps the shortest prefix, in the order of Before, whose weight reaches
+// `top_p` of the whole: halves the range in which the prefix ends, so that no
+// more than the last few are sorted.
+void KeepTopP(float top_p, std::vector<TokenLogprob>* candidates) {
+  constexpr std::ptrdiff_t kSorted = 64;
+  const double wanted = top_p * SumWeights(*candidates);
+  const auto first = candidates->begin();
+  auto begin = first;
+  auto end = candidates->end();
+  double kept = 0;  // weight of [first, begin)
+  while (end - begin > kSorted) {
+    const auto middle = begin + (end - begin) / 2;
+    std::nth_element(begin, middle, end, Before);
+    double upper = 0;
+    for (auto it = begin; it != middle; ++it) upper += it->logprob;
+    if (kept + upper >= wanted) {
+      end = middle;
+    } else {
+      kept += upper;
+      begin = middle;
+    }
+  }
+  std::sort(begin, end, Before);
+  while (begin != end && (kept < wanted || begin == first)) {
+    kept += begin->logprob;
+    ++begin;
+  }
+  candidates->erase(begin, candidates->end());
+}
+
+// The first token, by rising id, at which the running sum of weights exceeds
+// `uniform` of the whole.
+int32_t DrawByWeight(float uniform,
+                     const std::vector<TokenLogprob>& candidates) {
+  const double point = uniform * SumWeights(candidates);
+  double sum = 0;
+  int32_t token = -1;
+  for (const TokenLogprob& entry : candidates) {
+    if (entry.logprob <= 0) continue;
+    token = entry.token;
+    sum += entry.logprob;
+    if (sum > point) break;
+  }
+  return token;
+}
+
+// Applies the filters of `row` and draws; -1 when no token may be drawn.
+int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
+             std::vector<TokenLogprob>* candidates) {
+  ListCandidates(logits, row.banned, candidates);
+  if (candidates->empty()) return -1;
+  if (row.temperature <= 0) {
+    return std::min_element(candidates->begin(), candidates->end(), Before)
+        ->token;
+  }
+  if (row.top_k > 0) KeepTopK(static_cast<size_t>(row.top_k), candidates);
+  ToWeights(row.temperature, candidates);
+  if (row.top_p < 1) KeepTopP(row.top_p, candidates);
+  if (row.min_p > 0) {
+    std::erase_if(*candidates, [&](const TokenLogprob& entry) {
+      return entry.logprob < row.min_p;
+    });
+  }
+  std::sort(candidates->begin(), candidates->end(),
+            [](const TokenLogprob& a, const TokenLogprob& b) {
+              return a.token < b.token;
+            });
+  return DrawByWeight(UniformFloat(row.seed, row.position), *candidates);
+}
+
+}  // namespace
+
+SampleResult SampleOne(absl::Span<const float> logits, const SampleRow& row,
+                       std::vector<TokenLogprob>* scratch) {
+  SampleResult result;
+  float highest = 0;
+  result.finite = CheckFinite(logits, &highest);
+  if (!result.finite) return result;
+  const double log_sum = LogSumExp(logits, highest);
+  const auto logprob = [&](int32_t token) {
+    CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
+        << "token " << token << " of " << logits.size();
+    return static_cast<float>(logits[static_cast<size_t>(token)] - log_sum);
+  };
+  if (row.top_logprobs > 0) {
+    ReportTop(logits, row.top_logprobs, log_sum, scratch, &result);
+  }
+  if (!row.scored.empty()) {
+    result.scored.reserve(row.scored.size());
+    for (const int32_t token : row.scored) {
+      result.scored.push_back(logprob(token));
+    }
+    return result;
+  }
+  result.token = Draw(logits, row, scratch);
+  if (result.token < 0) {
+    result.finite = false;
+  } else {
+    result.logprob = logprob(result.token);
+  }
+  return result;
+}
+
+}  // namespace headcount
