@@ -21,9 +21,9 @@
 namespace headcount {
 
 struct ModelOptions {
-  std::string path;       // a Hugging Face directory
-  HeadMask mask;          // joined with the mask file and config.json's
-  std::string mask_file;  // heads/1; empty: none
+  std::string path;            // a Hugging Face directory
+  HeadMask mask = {};          // joined with the mask file and config.json's
+  std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;
   // Rows of the largest step: workspaces are reserved for it at load.
   int32_t max_step_tokens = 256;

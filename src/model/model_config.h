@@ -31,6 +31,7 @@ struct RopeConfig {
   double attention_factor = 0.0;
   double mscale = 0.0;
   double mscale_all_dim = 0.0;
+  bool truncate = true;  // the ramp's ends to whole dimensions
 };
 
 struct ModelConfig {

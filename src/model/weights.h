@@ -1,0 +1,55 @@
+// The weights of a decoder on a backend: fused where one product reads the same
+// input, and compacted by a HeadLayout.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "backend/backend.h"
+#include "format/checkpoint.h"
+#include "heads/head_layout.h"
+#include "model/model_config.h"
+
+namespace headcount {
+
+// q, kv: kept heads of the layer; D: head_dim. Null: the layer has no such
+// weight. Vectors are float32.
+struct LayerWeights {
+  std::unique_ptr<Buffer> attention_norm;      // [hidden]
+  std::unique_ptr<Matrix> qkv;                 // [(q + 2 kv) D, hidden]
+  std::unique_ptr<Buffer> qkv_bias;            // [(q + 2 kv) D]
+  std::unique_ptr<Matrix> attention_out;       // [hidden, q D]
+  std::unique_ptr<Buffer> attention_out_bias;  // [hidden]
+  // What is left of the attention of a layer whose heads are all pruned: the
+  // bias of its output projection, as the projection of a constant 1.
+  std::unique_ptr<Matrix> constant_out;  // [hidden, 1]
+
+  std::unique_ptr<Buffer> ffn_norm;      // [hidden]
+  std::unique_ptr<Matrix> gate_up;       // [2 ffn, hidden]
+  std::unique_ptr<Buffer> gate_up_bias;  // [2 ffn]
+  std::unique_ptr<Matrix> down;          // [hidden, ffn]
+  std::unique_ptr<Buffer> down_bias;     // [hidden]
+};
+
+struct Weights {
+  std::unique_ptr<Matrix> embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  std::unique_ptr<Buffer> final_norm;  // [hidden]
+  std::unique_ptr<Matrix> output;      // [vocab, hidden]; null: the embedding
+
+  int64_t resident_bytes = 0;  // on the backend
+  int64_t pruned_bytes = 0;    // of the file, left out by the layout
+};
+
+// Hugging Face names (model.layers.0.self_attn.q_proj.weight ...). Every tensor
+// that `config` implies must be there with its shape, pruned or not, and an
+// error names the tensor; others are ignored. Rows and columns of pruned heads
+// are never read.
+absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
+                                    const HeadLayout& layout,
+                                    const Checkpoint& checkpoint,
+                                    Backend* backend);
+
+}  // namespace headcount
