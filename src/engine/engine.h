@@ -42,6 +42,9 @@ struct EngineModel {
   std::shared_ptr<const Tokenizer> tokenizer;
   int32_t max_context = 0;     // prompt and generated tokens of a sequence
   int32_t max_concurrent = 0;  // running sequences; 0: no limit
+  // Of the ModelOptions it was loaded with; its max_step_tokens is at least
+  // EngineOptions::step_tokens.
+  int32_t max_logits_rows = 256;
 };
 
 // Counts at one moment, consistent with each other.
@@ -61,7 +64,7 @@ struct EngineSnapshot {
   uint64_t preemptions = 0;
   double tokens_per_second = 0;  // recent, prompt and generated together
   absl::Duration step_time_total;
-  absl::Time last_step;
+  absl::Time last_step = absl::InfinitePast();
 };
 
 // What the loop reports of each step, for histograms. Called on the step
@@ -88,7 +91,8 @@ class Engine {
                                void* context) = 0;
 
   virtual void Start() = 0;  // the step thread
-  // Ends what is left with UNAVAILABLE, then joins the step thread.
+  // Ends what is left with UNAVAILABLE, then joins the step thread. One caller
+  // at a time; the destructor does it too.
   virtual void Stop() = 0;
 
   // Takes the request over; `sink` hears of it until its OnEnd has returned.
@@ -96,6 +100,7 @@ class Engine {
   //   InvalidArgument    it can never fit the context or an empty pool (the
   //                      message has needed and available)
   //   ResourceExhausted  the queue is full
+  //   DeadlineExceeded   its deadline has passed
   //   Unavailable        draining or stopped
   virtual absl::StatusOr<RequestId> Submit(
       Request request, std::shared_ptr<RequestSink> sink) = 0;

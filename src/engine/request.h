@@ -22,7 +22,8 @@ struct SamplingParams {
   float top_p = 1.0f;
   float min_p = 0.0f;
   uint64_t seed = 0;
-  int32_t max_tokens = 0;  // to generate; 0: only score the prompt
+  // To generate; 0: only score the prompt, which ends with kLength.
+  int32_t max_tokens = 0;
   int32_t min_tokens = 0;  // no stop token or end of text before
   bool ignore_eos = false;
   std::vector<int32_t> stop_ids;   // besides the model's end-of-text ids
@@ -57,7 +58,7 @@ struct GeneratedToken {
 
 // One step's news of one request.
 struct Output {
-  std::vector<GeneratedToken> tokens;
+  std::vector<GeneratedToken> tokens;  // also the one that stops it
   std::string text;  // whole UTF-8 characters; stop strings never show
 };
 

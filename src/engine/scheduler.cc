@@ -1,0 +1,378 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "heads/kv_geometry.h"
+
+namespace headcount {
+namespace {
+
+constexpr int64_t kUnlimited = std::numeric_limits<int32_t>::max();
+
+// The most blocks of every group at once that an empty pool holds.
+int64_t BlocksInEmptyPool(const BlockPool& pool,
+                          const std::vector<GroupId>& groups) {
+  if (groups.empty()) return kUnlimited;
+  const int64_t slabs = pool.capacity_bytes() / pool.slab_bytes();
+  const auto fits = [&](int64_t blocks) {
+    int64_t needed = 0;
+    for (const GroupId group : groups) {
+      const int64_t per_slab = pool.slab_bytes() / pool.block_bytes(group);
+      needed += (blocks + per_slab - 1) / per_slab;
+    }
+    return needed <= slabs;
+  };
+  int64_t low = 0;
+  int64_t high = pool.TotalBlocks(groups.front());
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (fits(middle)) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
+
+bool Reserved(const Sequence& sequence) {
+  return sequence.preemptions >= Scheduler::kMaxPreemptions;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options,
+                     std::vector<SchedulerModel> models, BlockPool* pool)
+    : options_(options), pool_(pool) {
+  CHECK(options.step_tokens >= 1) << options.step_tokens;
+  for (SchedulerModel& model : models) {
+    CHECK(model.max_logits_rows >= 1) << model.max_logits_rows;
+    ModelState& state = models_.emplace_back();
+    state.pool_blocks = BlocksInEmptyPool(*pool, model.groups);
+    // Every running sequence can then have a token of each step.
+    state.max_running = std::min(options.step_tokens, model.max_logits_rows);
+    if (model.max_concurrent > 0) {
+      state.max_running = std::min(state.max_running, model.max_concurrent);
+    }
+    state.model = std::move(model);
+  }
+}
+
+absl::Status Scheduler::CheckFits(const Request& request) const {
+  const ModelState& state = models_[static_cast<size_t>(request.model)];
+  const int64_t context = state.model.max_context;
+  const int64_t prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t max_tokens = request.sampling.max_tokens;
+  const int64_t least = prompt + std::min<int64_t>(max_tokens, 1);
+  if (least > context) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt: ", prompt, " tokens, of which at most ",
+                     context - (least - prompt), " fit the context of ",
+                     context, " tokens; shorten the prompt"));
+  }
+  const int64_t most = std::min(prompt + max_tokens, context);
+  const int64_t blocks = KvGeometry::BlocksFor(std::max(prompt, most - 1));
+  if (blocks > state.pool_blocks) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_tokens: a prompt of ", prompt, " tokens and up to ", most - prompt,
+        " generated need ", blocks, " KV blocks, and the whole pool has ",
+        state.pool_blocks, " available (", PoolTokens(request.model),
+        " tokens); ask for fewer tokens or enlarge the pool"));
+  }
+  return absl::OkStatus();
+}
+
+int64_t Scheduler::PoolTokens(int model) const {
+  return models_[static_cast<size_t>(model)].pool_blocks * kBlockTokens;
+}
+
+StepPlan Scheduler::Step(absl::Time now, StepEvents events) {
+  StepPlan plan;
+  for (Submission& submission : events.submitted) {
+    Enqueue(std::move(submission));
+  }
+  for (const EndedRequest& ended : events.ends) {
+    if (sequences_.count(ended.id) == 0) continue;
+    End(ended.id);
+    plan.ended.push_back(ended);
+  }
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    plan.ended.push_back({deadlines_.begin()->second, EndCause::kDeadline});
+    End(deadlines_.begin()->second);
+  }
+  const int num_models = static_cast<int>(models_.size());
+  for (int i = 0; i < num_models && plan.parts.empty(); ++i) {
+    PlanModel((turn_ + i) % num_models, &plan);
+  }
+  if (!plan.parts.empty()) turn_ = (plan.model + 1) % num_models;
+  return plan;
+}
+
+void Scheduler::Commit(const StepPlan& plan,
+                       absl::Span<const StepResult> results) {
+  CHECK(results.size() == plan.parts.size())
+      << results.size() << " results of " << plan.parts.size() << " parts";
+  for (size_t i = 0; i < results.size(); ++i) {
+    Sequence& sequence = *sequences_.at(plan.parts[i].sequence->id);
+    sequence.computed += plan.parts[i].num_tokens;
+    sequence.next_logits = std::max(sequence.next_logits, sequence.computed);
+    if (results[i].token) sequence.tokens.push_back(*results[i].token);
+    if (results[i].end) End(sequence.id);
+  }
+}
+
+absl::Time Scheduler::NextDeadline() const {
+  return deadlines_.empty() ? absl::InfiniteFuture()
+                            : deadlines_.begin()->first;
+}
+
+void Scheduler::Enqueue(Submission submission) {
+  CHECK(submission.id > newest_) << submission.id << " after " << newest_;
+  newest_ = submission.id;
+  ModelState& state = models_[static_cast<size_t>(submission.request.model)];
+  auto owned = std::make_unique<Sequence>(
+      submission.id, std::move(submission.request), state.model.max_context,
+      state.model.groups.size());
+  Sequence* sequence = owned.get();
+  state.waiting.emplace(sequence->id, sequence);
+  waiting_tokens_ += sequence->length();
+  if (sequence->deadline != absl::InfiniteFuture()) {
+    deadlines_.emplace(sequence->deadline, sequence->id);
+  }
+  sequences_.emplace(sequence->id, std::move(owned));
+}
+
+void Scheduler::End(RequestId id) {
+  const auto found = sequences_.find(id);
+  const Sequence& sequence = *found->second;
+  ModelState& state = models_[static_cast<size_t>(sequence.model)];
+  if (state.running.erase(id) == 0) {
+    state.waiting.erase(id);
+    waiting_tokens_ -= sequence.length();
+  }
+  deadlines_.erase({sequence.deadline, id});
+  sequences_.erase(found);
+}
+
+void Scheduler::PlanModel(int model, StepPlan* plan) {
+  ModelState& state = models_[static_cast<size_t>(model)];
+  plan->model = model;
+  const bool preempted = GrowRunning(&state);
+  Budget budget{options_.step_tokens, state.model.max_logits_rows};
+  for (const auto& [id, sequence] : state.running) {
+    if (!sequence->decoding()) continue;
+    if (!sequence->HasRoomFor(sequence->length())) continue;
+    AddPart(*sequence, &budget, plan);
+  }
+  for (const auto& [id, sequence] : state.running) {
+    if (!sequence->decoding()) AddPart(*sequence, &budget, plan);
+  }
+  if (!preempted) AdmitWaiting(&state, &budget, plan);
+}
+
+// Returns whether a sequence was preempted. A sequence may stay without room:
+// when all that could make place for it hold reservations, which end by
+// themselves.
+bool Scheduler::GrowRunning(ModelState* state) {
+  const uint64_t before = preemptions_;
+  for (auto it = state->running.begin(); it != state->running.end();) {
+    Sequence* sequence = it->second;
+    while (!Allocate(sequence, sequence->length())) {
+      Sequence* victim = NewestVictim();
+      if (victim == nullptr) break;
+      Preempt(victim);
+      if (victim == sequence) break;
+    }
+    it = state->running.upper_bound(sequence->id);
+  }
+  return preemptions_ != before;
+}
+
+void Scheduler::AdmitWaiting(ModelState* state, Budget* budget,
+                             StepPlan* plan) {
+  state->short_of_blocks = false;
+  while (!state->waiting.empty() &&
+         static_cast<int32_t>(state->running.size()) < state->max_running &&
+         budget->tokens > 0 && budget->rows > 0) {
+    Sequence* sequence = state->waiting.begin()->second;
+    if (OlderIsShortOfBlocks(*sequence)) return;
+    if (!Admit(sequence)) {
+      state->short_of_blocks = true;
+      return;
+    }
+    AddPart(*sequence, budget, plan);
+  }
+}
+
+bool Scheduler::Admit(Sequence* sequence) {
+  ModelState& state = models_[static_cast<size_t>(sequence->model)];
+  if (!Allocate(sequence, TokensToAdmit(*sequence))) return false;
+  if (BelowWatermark(state) && !NothingRuns()) {
+    for (BlockTable& table : sequence->tables) table.Clear();
+    return false;
+  }
+  state.waiting.erase(sequence->id);
+  state.running.emplace(sequence->id, sequence);
+  waiting_tokens_ -= sequence->length();
+  return true;
+}
+
+void Scheduler::AddPart(const Sequence& sequence, Budget* budget,
+                        StepPlan* plan) {
+  const int32_t tokens =
+      std::min(budget->tokens, sequence.TokensWithin(budget->rows));
+  if (tokens == 0) return;
+  const int32_t rows = sequence.LogitsRows(tokens);
+  budget->tokens -= tokens;
+  budget->rows -= rows;
+  (sequence.decoding() ? plan->decode_tokens : plan->prefill_tokens) += tokens;
+  plan->parts.push_back({&sequence, tokens, rows});
+}
+
+bool Scheduler::OlderIsShortOfBlocks(const Sequence& sequence) const {
+  return std::any_of(models_.begin(), models_.end(),
+                     [&](const ModelState& state) {
+                       return state.short_of_blocks && !state.waiting.empty() &&
+                              state.waiting.begin()->first < sequence.id;
+                     });
+}
+
+// Gives the sequence blocks for `num_tokens`, or leaves it as it is.
+bool Scheduler::Allocate(Sequence* sequence, int32_t num_tokens) {
+  if (sequence->HasRoomFor(num_tokens)) return true;
+  const ModelState& state = models_[static_cast<size_t>(sequence->model)];
+  std::vector<std::vector<BlockRef>> blocks;
+  for (size_t i = 0; i < sequence->tables.size(); ++i) {
+    const auto missing = static_cast<int>(KvGeometry::BlocksFor(num_tokens) -
+                                          sequence->tables[i].num_blocks());
+    blocks.push_back(pool_->Allocate(state.model.groups[i], missing));
+    if (static_cast<int>(blocks.back().size()) < missing) return false;
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    sequence->tables[i].Append(std::move(blocks[i]));
+  }
+  return true;
+}
+
+bool Scheduler::BelowWatermark(const ModelState& state) const {
+  return std::any_of(
+      state.model.groups.begin(), state.model.groups.end(), [&](GroupId group) {
+        const auto total = static_cast<double>(pool_->TotalBlocks(group));
+        const auto free = static_cast<double>(pool_->AvailableBlocks(group));
+        return free < std::ceil(options_.watermark * total);
+      });
+}
+
+bool Scheduler::NothingRuns() const {
+  return std::all_of(
+      models_.begin(), models_.end(),
+      [](const ModelState& state) { return state.running.empty(); });
+}
+
+// The newest running sequence of any model that has blocks and may be
+// preempted, or null.
+Sequence* Scheduler::NewestVictim() const {
+  const Sequence* oldest = nullptr;
+  Sequence* newest = nullptr;
+  for (const ModelState& state : models_) {
+    for (const auto& [id, sequence] : state.running) {
+      if (oldest == nullptr || id < oldest->id) oldest = sequence;
+      if (Reserved(*sequence) || sequence->tables.empty()) continue;
+      if (newest == nullptr || id > newest->id) newest = sequence;
+    }
+  }
+  return newest == oldest ? nullptr : newest;
+}
+
+void Scheduler::Preempt(Sequence* sequence) {
+  ModelState& state = models_[static_cast<size_t>(sequence->model)];
+  for (BlockTable& table : sequence->tables) table.Clear();
+  sequence->computed = 0;
+  ++sequence->preemptions;
+  ++preemptions_;
+  state.running.erase(sequence->id);
+  state.waiting.emplace(sequence->id, sequence);
+  waiting_tokens_ += sequence->length();
+}
+
+int32_t Scheduler::TokensToAdmit(const Sequence& sequence) const {
+  return Reserved(sequence) ? sequence.max_kv_tokens : sequence.length();
+}
+
+SchedulerStats Scheduler::Stats() const {
+  SchedulerStats stats;
+  for (const ModelState& state : models_) {
+    SchedulerStats::PerModel& model = stats.models.emplace_back();
+    model.running = static_cast<int32_t>(state.running.size());
+    model.waiting = static_cast<int32_t>(state.waiting.size());
+    for (const auto& [id, sequence] : state.running) {
+      model.kv_tokens += sequence->computed;
+    }
+  }
+  stats.waiting_tokens = waiting_tokens_;
+  stats.preemptions = preemptions_;
+  return stats;
+}
+
+void Scheduler::CheckInvariants() const {
+  pool_->CheckInvariants();
+  CheckBlocks();
+  size_t live = 0;
+  size_t timed = 0;
+  int64_t waiting_tokens = 0;
+  for (const ModelState& state : models_) {
+    CHECK(static_cast<int32_t>(state.running.size()) <= state.max_running);
+    for (const auto& [id, sequence] : state.waiting) {
+      waiting_tokens += sequence->length();
+    }
+    live += state.waiting.size() + state.running.size();
+  }
+  for (const auto& [id, sequence] : sequences_) {
+    const ModelState& state = models_[static_cast<size_t>(sequence->model)];
+    CHECK(state.waiting.count(id) + state.running.count(id) == 1) << id;
+    CHECK(sequence->computed < sequence->length()) << id;
+    CHECK(sequence->next_logits < sequence->length()) << id;
+    CHECK(sequence->length() <= sequence->max_kv_tokens) << id;
+    CHECK(sequence->preemptions <= kMaxPreemptions) << id;
+    if (sequence->deadline == absl::InfiniteFuture()) continue;
+    CHECK(deadlines_.count({sequence->deadline, id}) == 1) << id;
+    ++timed;
+  }
+  CHECK(live == sequences_.size()) << live;
+  CHECK(timed == deadlines_.size()) << timed;
+  CHECK(waiting_tokens == waiting_tokens_) << waiting_tokens;
+}
+
+// Running sequences own all that is used in the pool, each block once.
+void Scheduler::CheckBlocks() const {
+  int64_t owned_bytes = 0;
+  std::set<int64_t> offsets;
+  for (const ModelState& state : models_) {
+    for (const auto& [id, sequence] : state.waiting) {
+      CHECK(sequence->computed == 0) << id;
+      for (const BlockTable& table : sequence->tables) {
+        CHECK(table.num_blocks() == 0) << id;
+      }
+    }
+    for (const auto& [id, sequence] : state.running) {
+      CHECK(sequence->HasRoomFor(Reserved(*sequence) ? sequence->max_kv_tokens
+                                                     : sequence->computed))
+          << id;
+      for (size_t i = 0; i < sequence->tables.size(); ++i) {
+        const BlockTable& table = sequence->tables[i];
+        owned_bytes +=
+            table.num_blocks() * pool_->block_bytes(state.model.groups[i]);
+        for (const int64_t offset : table.offsets()) {
+          CHECK(offsets.insert(offset).second) << id << " shares a block";
+        }
+      }
+    }
+  }
+  CHECK(owned_bytes == pool_->bytes().used) << owned_bytes;
+}
+
+}  // namespace headcount

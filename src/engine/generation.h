@@ -1,0 +1,80 @@
+// One request as its caller sees it: which logits rows are scored or drawn
+// from, the text so far, and why it ends.
+//
+// A step is AppendRows, then Take with the results of those rows, then Deliver.
+// Text is what the detokenizer is sure of and no stop string can still begin
+// in. Of the first min_tokens tokens none is a stop token, and no stop string
+// begins in their text.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "backend/sampling.h"
+#include "engine/request.h"
+#include "engine/scheduler.h"
+#include "text/detokenizer.h"
+#include "text/stop_matcher.h"
+#include "text/tokenizer.h"
+
+namespace headcount {
+
+// Not thread-safe. The tokenizer outlives it.
+class Generation {
+ public:
+  // eos_ids: the model's end-of-text ids.
+  Generation(const Request& request, const std::vector<int32_t>& eos_ids,
+             const Tokenizer* tokenizer, std::shared_ptr<RequestSink> sink,
+             absl::Time submitted);
+
+  // The first step that computes something of it is planned.
+  void Start(absl::Time now);
+  bool started() const { return ending_.scheduled != absl::InfinitePast(); }
+
+  // Adds what is to be scored or drawn from the logits of `part`, the first of
+  // which is row `first_row` of the step. The rows' spans are valid until the
+  // scheduler commits.
+  void AppendRows(const StepPart& part, int32_t first_row,
+                  std::vector<SampleRow>* rows) const;
+
+  // The results of the rows that AppendRows added for `part`.
+  StepResult Take(const StepPart& part, absl::Span<const SampleResult> results,
+                  absl::Time now);
+
+  // Ends it for a reason that is not in its tokens. Once.
+  void End(EndCause cause, absl::Status status, absl::Time now);
+  bool ended() const { return ended_; }
+
+  // Tells the sink what there is to tell: scores, output, ending.
+  void Deliver();
+
+ private:
+  // Adds a drawn token; returns why it is the last, if it is.
+  std::optional<EndCause> Accept(const SampleResult& drawn, bool last);
+  std::string Shown(std::string piece);
+  void Finish(EndCause cause, absl::Time now);
+
+  const SamplingParams sampling_;
+  const std::vector<int32_t> candidates_;
+  const size_t num_scored_;              // prompt tokens to score
+  const std::vector<int32_t> stop_ids_;  // end of text included
+  const std::shared_ptr<RequestSink> sink_;
+
+  Detokenizer detokenizer_;
+  StopMatcher stop_matcher_;
+
+  // News that the sink has not heard yet.
+  bool scores_wanted_;
+  bool scores_due_ = false;
+  PromptScores scores_;
+  Output output_;
+  Ending ending_;
+  bool ended_ = false;
+};
+
+}  // namespace headcount

@@ -1,0 +1,129 @@
+#include "engine/mailbox.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace headcount {
+namespace {
+
+// Sleepers look at the clock now and then, because a deadline may be infinite
+// or the clock may jump.
+constexpr absl::Duration kLongestSleep = absl::Minutes(1);
+
+}  // namespace
+
+Mailbox::Mailbox(const QueueLimits& limits, const EngineSnapshot& counts,
+                 const Clock* clock)
+    : limits_(limits), clock_(clock), counts_(counts) {}
+
+absl::StatusOr<RequestId> Mailbox::Submit(
+    Request request, std::unique_ptr<Generation> generation) {
+  MutexLock lock(&mutex_);
+  if (mail_.phase != Phase::kServing) {
+    return absl::UnavailableError("the server is shutting down");
+  }
+  const absl::Status queue =
+      CheckQueue(static_cast<int64_t>(request.prompt.size()));
+  if (!queue.ok()) return queue;
+  CountArrival(request);
+  mail_.arrivals.push_back(
+      {++last_id_, std::move(request), std::move(generation)});
+  has_mail_.NotifyOne();
+  return last_id_;
+}
+
+void Mailbox::Cancel(RequestId id) {
+  MutexLock lock(&mutex_);
+  mail_.cancels.push_back(id);
+  has_mail_.NotifyOne();
+}
+
+void Mailbox::Advance(Phase phase) {
+  MutexLock lock(&mutex_);
+  mail_.phase = std::max(mail_.phase, phase);
+  phase_changed_ = true;
+  has_mail_.NotifyOne();
+}
+
+void Mailbox::AwaitQuiet(absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  while (!Quiet()) {
+    const absl::Duration left = deadline - clock_->Now();
+    if (left <= absl::ZeroDuration()) return;
+    quiet_.WaitFor(&mutex_, std::min(left, kLongestSleep));
+  }
+}
+
+EngineSnapshot Mailbox::Snapshot() const {
+  const absl::Time now = clock_->Now();
+  MutexLock lock(&mutex_);
+  EngineSnapshot snapshot = counts_;
+  snapshot.tokens_per_second = rate_.At(now);
+  return snapshot;
+}
+
+void Mailbox::Open() {
+  MutexLock lock(&mutex_);
+  open_ = true;
+}
+
+void Mailbox::Close() {
+  MutexLock lock(&mutex_);
+  open_ = false;
+  quiet_.NotifyAll();
+}
+
+bool Mailbox::AwaitMail(absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  while (!HasMail()) {
+    if (mail_.phase == Phase::kStopped) return false;
+    const absl::Duration left = deadline - clock_->Now();
+    if (left <= absl::ZeroDuration()) break;
+    sleeping_ = true;
+    quiet_.NotifyAll();
+    has_mail_.WaitFor(&mutex_, std::min(left, kLongestSleep));
+  }
+  sleeping_ = false;
+  return true;
+}
+
+Mail Mailbox::Take() {
+  MutexLock lock(&mutex_);
+  phase_changed_ = false;
+  Mail taken = std::move(mail_);
+  mail_ = Mail{};
+  mail_.phase = taken.phase;
+  return taken;
+}
+
+void Mailbox::Publish(const EngineSnapshot& counts, const TokenRate& rate) {
+  MutexLock lock(&mutex_);
+  counts_ = counts;
+  for (const Arrival& arrival : mail_.arrivals) CountArrival(arrival.request);
+  rate_ = rate;
+}
+
+absl::Status Mailbox::CheckQueue(int64_t tokens) const {
+  int64_t requests = 0;
+  for (const EngineSnapshot::PerModel& model : counts_.models) {
+    requests += model.waiting;
+  }
+  if (requests == 0) return absl::OkStatus();
+  if (requests < limits_.requests &&
+      counts_.queued_tokens + tokens <= limits_.tokens) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "the queue is full: ", requests, " requests of ", counts_.queued_tokens,
+      " tokens wait (limits ", limits_.requests, " and ", limits_.tokens,
+      "); try again later"));
+}
+
+void Mailbox::CountArrival(const Request& request) {
+  ++counts_.models[static_cast<size_t>(request.model)].waiting;
+  counts_.queued_tokens += static_cast<int64_t>(request.prompt.size());
+}
+
+}  // namespace headcount

@@ -1,0 +1,52 @@
+// One request as the scheduler sees it: its tokens, how many of them have their
+// K and V in the pool, and the blocks that hold those.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "kv/block_table.h"
+
+namespace headcount {
+
+// Readable by all, written by the Scheduler that owns it. Not thread-safe.
+//
+// Invariants: computed < tokens.size(), next_logits < tokens.size(); a waiting
+// sequence has computed == 0 and no blocks.
+struct Sequence {
+  // Takes the prompt. `max_context` limits what is generated; the request fits
+  // it (see Scheduler::CheckFits).
+  Sequence(RequestId id, Request request, int32_t max_context, size_t groups);
+
+  int32_t length() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t remaining() const { return length() - computed; }
+  bool decoding() const { return length() > prompt_tokens && remaining() == 1; }
+
+  // Whether the blocks have room for `num_tokens`.
+  bool HasRoomFor(int32_t num_tokens) const;
+
+  // Rows of logits that the next `num_tokens` tokens must give: those from
+  // next_logits on, which are always the last.
+  int32_t LogitsRows(int32_t num_tokens) const;
+  // The most tokens that come next and give at most `max_rows` rows.
+  int32_t TokensWithin(int32_t max_rows) const;
+
+  const RequestId id;  // rises with age: the lower, the older
+  const int model;
+  const absl::Time deadline;
+  const int32_t prompt_tokens;
+  const int32_t max_length;     // prompt and all that may be generated
+  const int32_t max_kv_tokens;  // the last token generated is never computed
+
+  std::vector<int32_t> tokens;  // the prompt, then what was generated
+  int32_t computed = 0;         // tokens whose K and V are in the blocks
+  // First position whose logits have not been used. Behind it nothing needs
+  // logits, so that recomputing after a preemption emits nothing twice.
+  int32_t next_logits;
+  int32_t preemptions = 0;
+  std::vector<BlockTable> tables;  // [group]
+};
+
+}  // namespace headcount

@@ -1,0 +1,208 @@
+#include "tests/unit/engine/scheduler_driver.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "gtest/gtest.h"
+
+namespace headcount {
+
+DriverOptions PoolOf(int64_t blocks) {
+  return {.slabs = blocks, .slab_bytes = 1024};
+}
+
+Request RequestOf(int32_t prompt_tokens, int32_t max_tokens) {
+  Request request;
+  request.prompt.resize(static_cast<size_t>(prompt_tokens));
+  request.sampling.max_tokens = max_tokens;
+  return request;
+}
+
+SchedulerDriver::SchedulerDriver(const DriverOptions& options)
+    : options_(options),
+      pool_({.capacity_bytes = options.slabs * options.slab_bytes,
+             .slab_bytes = options.slab_bytes}) {
+  std::vector<SchedulerModel> models;
+  for (const DriverModel& model : options.models) {
+    SchedulerModel& made = models.emplace_back();
+    made.max_context = model.max_context;
+    made.max_concurrent = model.max_concurrent;
+    made.max_logits_rows = model.max_logits_rows;
+    for (const int64_t bytes : model.block_bytes) {
+      made.groups.push_back(pool_.AddGroup(bytes).value());
+    }
+  }
+  scheduler_.emplace(options.scheduler, std::move(models), &pool_);
+}
+
+RequestId SchedulerDriver::Submit(Request request) {
+  const absl::Status fits = scheduler_->CheckFits(request);
+  CHECK(fits.ok()) << fits;
+  const RequestId id = next_id_++;
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    request.prompt[i] = Token(id, static_cast<int32_t>(i));
+  }
+  requests_[id].request = request;
+  events_.submitted.push_back({id, std::move(request)});
+  return id;
+}
+
+RequestId SchedulerDriver::Submit(int32_t prompt_tokens, int32_t max_tokens,
+                                  int model) {
+  Request request = RequestOf(prompt_tokens, max_tokens);
+  request.model = model;
+  return Submit(std::move(request));
+}
+
+void SchedulerDriver::Cancel(RequestId id) {
+  events_.ends.push_back({id, EndCause::kCancelled});
+}
+
+StepPlan SchedulerDriver::Step() {
+  StepPlan plan = scheduler_->Step(now, std::exchange(events_, {}));
+  for (const EndedRequest& ended : plan.ended) End(ended.id, ended.cause);
+  CheckPreemptions();
+  CheckPlan(plan);
+  scheduler_->CheckInvariants();
+  std::vector<StepResult> results;
+  for (const StepPart& part : plan.parts) results.push_back(Compute(part));
+  std::vector<RequestId> ids;
+  for (const StepPart& part : plan.parts) ids.push_back(part.sequence->id);
+  scheduler_->Commit(plan, results);
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (results[i].end) End(ids[i], *results[i].end);
+  }
+  scheduler_->CheckInvariants();
+  return plan;
+}
+
+void SchedulerDriver::RunDry() {
+  Step();
+  for (int steps = 0; !scheduler_->idle(); ++steps) {
+    ASSERT_LT(steps, 100000) << "hangs";
+    Step();
+  }
+  EXPECT_EQ(pool_.bytes().used, 0);
+  for (const auto& [id, shadow] : requests_) {
+    EXPECT_TRUE(shadow.ended.has_value()) << id;
+  }
+}
+
+int32_t SchedulerDriver::Token(RequestId id, int32_t index) {
+  return static_cast<int32_t>(
+      (id * 7919 + static_cast<uint64_t>(index) * 104729) % 50000);
+}
+
+bool SchedulerDriver::Live(RequestId id) const {
+  return !requests_.at(id).ended.has_value();
+}
+
+std::optional<EndCause> SchedulerDriver::Ended(RequestId id) const {
+  return requests_.at(id).ended;
+}
+
+int32_t SchedulerDriver::Preemptions(RequestId id) const {
+  return requests_.at(id).preemptions;
+}
+
+const std::vector<int32_t>& SchedulerDriver::UsedLogits(RequestId id) const {
+  return requests_.at(id).used_logits;
+}
+
+void SchedulerDriver::StopAfter(RequestId id, int32_t tokens) {
+  requests_.at(id).stop_after = tokens;
+}
+
+// The newest running sequences go first, never the oldest, and none of those
+// that have been preempted three times or have no blocks.
+void SchedulerDriver::CheckPreemptions() {
+  if (running_.empty()) return;
+  const RequestId oldest = running_.begin()->first;
+  std::vector<RequestId> preempted;
+  RequestId newest_kept = 0;
+  for (const auto& [id, sequence] : running_) {
+    Shadow& shadow = requests_.at(id);
+    if (sequence->preemptions == shadow.preemptions) {
+      const bool may_go = shadow.preemptions < Scheduler::kMaxPreemptions &&
+                          !sequence->tables.empty();
+      if (may_go) newest_kept = id;
+      continue;
+    }
+    EXPECT_EQ(sequence->preemptions, shadow.preemptions + 1) << id;
+    EXPECT_FALSE(sequence->tables.empty()) << id << " had no blocks to give";
+    shadow.preemptions = sequence->preemptions;
+    shadow.computed = 0;
+    preempted.push_back(id);
+  }
+  for (const RequestId id : preempted) {
+    EXPECT_NE(id, oldest) << "the oldest was preempted";
+    EXPECT_GT(id, newest_kept) << "an older one was preempted";
+    running_.erase(id);
+  }
+}
+
+void SchedulerDriver::CheckPlan(const StepPlan& plan) {
+  EXPECT_EQ(scheduler_->idle(), plan.parts.empty()) << "no progress";
+  int32_t tokens = 0;
+  int32_t rows = 0;
+  std::map<RequestId, const Sequence*> planned;
+  for (const StepPart& part : plan.parts) {
+    const Sequence& sequence = *part.sequence;
+    EXPECT_EQ(sequence.model, plan.model);
+    EXPECT_GT(part.num_tokens, 0);
+    EXPECT_TRUE(sequence.HasRoomFor(sequence.computed + part.num_tokens));
+    EXPECT_TRUE(planned.emplace(sequence.id, &sequence).second);
+    tokens += part.num_tokens;
+    rows += part.logits_rows;
+  }
+  EXPECT_LE(tokens, options_.scheduler.step_tokens);
+  EXPECT_EQ(tokens, plan.prefill_tokens + plan.decode_tokens);
+  if (!plan.parts.empty()) {
+    const auto model = static_cast<size_t>(plan.model);
+    EXPECT_LE(rows, options_.models[model].max_logits_rows);
+  }
+  // Whoever decodes and has a block for its next token gets it.
+  for (const auto& [id, sequence] : running_) {
+    if (sequence->model != plan.model || plan.parts.empty()) continue;
+    if (!sequence->decoding() || !sequence->HasRoomFor(sequence->length())) {
+      continue;
+    }
+    EXPECT_EQ(planned.count(id), 1u) << id << " is starved";
+  }
+  running_.insert(planned.begin(), planned.end());
+}
+
+StepResult SchedulerDriver::Compute(const StepPart& part) {
+  const Sequence& sequence = *part.sequence;
+  Shadow& shadow = requests_.at(sequence.id);
+  EXPECT_EQ(sequence.computed, shadow.computed);
+  shadow.computed += part.num_tokens;
+  for (int32_t i = sequence.computed; i < shadow.computed; ++i) {
+    EXPECT_EQ(sequence.tokens[static_cast<size_t>(i)], Token(sequence.id, i));
+  }
+  for (int32_t row = part.logits_rows; row > 0; --row) {
+    shadow.used_logits.push_back(shadow.computed - row);
+  }
+  StepResult result;
+  if (shadow.computed < sequence.length()) return result;
+  EXPECT_GE(part.logits_rows, 1);
+  if (shadow.request.sampling.max_tokens > 0) {
+    result.token = Token(sequence.id, sequence.length());
+    ++shadow.generated;
+  }
+  if (shadow.generated == shadow.stop_after) {
+    result.end = EndCause::kStop;
+  } else if (sequence.prompt_tokens + shadow.generated == sequence.max_length) {
+    result.end = EndCause::kLength;
+  }
+  return result;
+}
+
+void SchedulerDriver::End(RequestId id, EndCause cause) {
+  EXPECT_FALSE(requests_.at(id).ended.has_value()) << id << " ends twice";
+  requests_.at(id).ended = cause;
+  running_.erase(id);
+}
+
+}  // namespace headcount
