@@ -1,0 +1,69 @@
+// One call from arrival to status: its id and trace, its counts, its log line.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/request.h"
+#include "grpcpp/grpcpp.h"
+#include "headcount/v1/inference.pb.h"
+#include "server/log.h"
+#include "server/metrics.h"
+#include "server/rpc_method.h"
+#include "server/serving.h"
+
+namespace headcount {
+
+// The trace id of a W3C `traceparent` (00-<32 hex>-<16 hex>-<2 hex>); empty if
+// it is not one.
+absl::string_view TraceIdOf(absl::string_view traceparent);
+
+// Whether a client's x-request-id is taken over: 1 to kMaxRequestIdBytes
+// letters, digits and "._:/-".
+bool IsRequestId(absl::string_view id);
+
+// How an ending looks to the client; OK for stop and length.
+absl::Status StatusOf(const Ending& ending, const Admission& admission);
+
+// Not thread-safe: the call that owns it orders its uses.
+class CallRecord {
+ public:
+  // Counts the call as started, reads its metadata and puts x-request-id into
+  // its initial metadata. `context` outlives Conclude.
+  CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
+             const Serving* serving);
+
+  const Serving& serving() const { return *serving_; }
+  absl::Time arrival() const { return arrival_; }
+  // The call's own, or kMaxDeadline after its arrival if that is sooner.
+  absl::Time deadline() const { return deadline_; }
+
+  void SetModel(absl::string_view name) { line_.model = std::string(name); }
+
+  // Counts a sequence that the engine has ended.
+  void AddEnding(int model, Outcome outcome, const Ending& ending);
+  // Counts a request that was refused; `model` as for Metrics.
+  void AddRejection(int model, const absl::Status& status);
+
+  // What the sequences so far have cost.
+  v1::Usage Usage() const;
+
+  // Counts the call as handled and returns what to finish it with. Once. The
+  // log line is written by WriteLog, since that may block.
+  grpc::Status Conclude(const absl::Status& status);
+  void WriteLog() const;
+
+ private:
+  const Serving* const serving_;
+  const RpcMethod method_;
+  grpc::CallbackServerContext* const context_;
+  const absl::Time arrival_;
+  absl::Time deadline_;
+  std::optional<Outcome> outcome_;
+  RequestLine line_;
+};
+
+}  // namespace headcount

@@ -1,0 +1,231 @@
+#include "server/config.h"
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/human.h"
+#include "server/limits.h"
+#include "server/yaml_message.h"
+#include "server/yaml_tree.h"
+
+namespace headcount {
+namespace {
+
+namespace fs = std::filesystem;
+using config::v1::ModelSpec;
+using config::v1::ServerConfig;
+
+constexpr char kModelFile[] = "headcount.yaml";
+
+bool IsFile(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_regular_file(path, ignored);
+}
+
+bool IsFolder(const fs::path& path) {
+  std::error_code ignored;
+  return fs::is_directory(path, ignored);
+}
+
+absl::Status FillFromFile(const std::string& path,
+                          google::protobuf::Message* message) {
+  std::ifstream file(path, std::ios::binary);
+  if (!IsFile(path) || !file) {
+    return absl::NotFoundError(
+        absl::StrCat(path, ": there is no such file, or it cannot be read"));
+  }
+  // One byte over the limit is enough for ParseYaml to refuse it.
+  std::string text(static_cast<size_t>(kMaxYamlBytes) + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  const absl::StatusOr<YamlNode> tree = ParseYaml(text, path);
+  if (!tree.ok()) return tree.status();
+  return FillMessage(*tree, path, message);
+}
+
+// `path` as seen from the folder of the file that names it.
+std::string FromFileOf(const std::string& yaml_path, const std::string& path) {
+  if (path.empty()) return path;
+  return (fs::path(yaml_path).parent_path() / path).lexically_normal().string();
+}
+
+void ResolvePaths(const std::string& yaml_path, ModelSpec* spec) {
+  if (spec->has_source()) {
+    spec->mutable_source()->set_path(
+        FromFileOf(yaml_path, spec->source().path()));
+  }
+  if (spec->has_heads()) {
+    spec->mutable_heads()->set_mask_file(
+        FromFileOf(yaml_path, spec->heads().mask_file()));
+  }
+}
+
+// A headcount.yaml or a file like it; without `source` it lies beside the
+// weights.
+absl::StatusOr<ModelSpec> ReadModelFile(const std::string& yaml_path) {
+  ModelSpec spec;
+  const absl::Status status = FillFromFile(yaml_path, &spec);
+  if (!status.ok()) return status;
+  ResolvePaths(yaml_path, &spec);
+  if (!spec.has_source()) {
+    const fs::path folder = fs::path(yaml_path).parent_path();
+    spec.mutable_source()->set_path(folder.empty() ? "." : folder.string());
+  }
+  return spec;
+}
+
+// Each key of `over` replaces that of `base` as a whole.
+ModelSpec Overlay(ModelSpec base, const ModelSpec& over) {
+  std::vector<const google::protobuf::FieldDescriptor*> fields;
+  over.GetReflection()->ListFields(over, &fields);
+  for (const google::protobuf::FieldDescriptor* field : fields) {
+    base.GetReflection()->ClearField(&base, field);
+  }
+  base.MergeFrom(over);
+  return base;
+}
+
+void SetDefaults(ModelSpec* spec) {
+  if (spec->name().empty()) {
+    // "models/x/" ends in an empty file name.
+    fs::path folder = fs::absolute(spec->source().path()).lexically_normal();
+    if (!folder.has_filename()) folder = folder.parent_path();
+    spec->set_name(folder.filename().string());
+  }
+  if (spec->precision().empty()) spec->set_precision("fast");
+  if (spec->kv_cache().dtype().empty()) {
+    spec->mutable_kv_cache()->set_dtype(spec->precision() == "exact" ? "f32"
+                                                                     : "f16");
+  }
+}
+
+// Adds what a headcount.yaml beside the weights says, then the defaults.
+absl::StatusOr<ModelSpec> Complete(ModelSpec spec) {
+  const std::string& folder = spec.source().path();
+  if (folder.empty()) {
+    return absl::InvalidArgumentError(
+        "source.path: missing; the folder of the weights");
+  }
+  const fs::path beside = fs::path(folder) / kModelFile;
+  if (IsFile(beside)) {
+    absl::StatusOr<ModelSpec> base = ReadModelFile(beside.string());
+    if (!base.ok()) return base.status();
+    spec = Overlay(*std::move(base), spec);
+  }
+  SetDefaults(&spec);
+  return spec;
+}
+
+absl::Status InFile(const std::string& file, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(file, ": ", status.message()));
+}
+
+}  // namespace
+
+ServerConfig DefaultServerConfig() {
+  ServerConfig config;
+  config.set_listen("127.0.0.1:50051");
+  config.set_metrics_listen("127.0.0.1:9464");
+  config.set_kv_pool("1GiB");
+  config.set_step_tokens(256);
+  config.set_threads(0);
+  config.mutable_queue()->set_requests(1024);
+  config.mutable_queue()->set_tokens(0);
+  config.set_watermark(0.01);
+  config.mutable_drain()->set_grace("5s");
+  config.mutable_drain()->set_deadline("30s");
+  config.set_log_format("text");
+  return config;
+}
+
+absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path) {
+  ServerConfig config = DefaultServerConfig();
+  absl::Status status = FillFromFile(yaml_path, &config);
+  if (!status.ok()) return status;
+  status = ValidateServerKeys(config);
+  if (!status.ok()) return InFile(yaml_path, status);
+  for (int i = 0; i < config.models_size(); ++i) {
+    ModelSpec* entry = config.mutable_models(i);
+    ResolvePaths(yaml_path, entry);
+    absl::StatusOr<ModelSpec> spec = Complete(std::move(*entry));
+    status = spec.ok() ? ValidateModelSpec(*spec) : spec.status();
+    if (!status.ok()) {
+      return InFile(absl::StrCat(yaml_path, ": models[", i, "]"), status);
+    }
+    *entry = *std::move(spec);
+  }
+  return config;
+}
+
+absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
+  std::string file = path;
+  ModelSpec named;
+  if (IsFolder(path)) {
+    file = (fs::path(path) / kModelFile).string();
+    named.mutable_source()->set_path(path);
+  } else if (!IsFile(path)) {
+    return absl::NotFoundError(absl::StrCat(
+        path, ": there is neither a folder of weights nor a YAML file"));
+  }
+  if (IsFile(file)) {
+    absl::StatusOr<ModelSpec> read = ReadModelFile(file);
+    if (!read.ok()) return read.status();
+    named = *std::move(read);
+  }
+  absl::StatusOr<ModelSpec> spec = Complete(std::move(named));
+  if (!spec.ok()) return InFile(path, spec.status());
+  const absl::Status status = ValidateModelSpec(*spec);
+  if (!status.ok()) return InFile(file, status);
+  return spec;
+}
+
+EngineOptions EngineOptionsOf(const ServerConfig& config) {
+  const absl::StatusOr<int64_t> pool = ParseByteSize(config.kv_pool());
+  CHECK(pool.ok()) << "not validated: " << pool.status();
+  return {.kv_pool_bytes = *pool,
+          .step_tokens = config.step_tokens(),
+          .max_queued_requests = config.queue().requests(),
+          .max_queued_tokens = config.queue().tokens(),
+          .watermark = config.watermark()};
+}
+
+HeadMask HeadMaskOf(const ModelSpec& spec) {
+  HeadMask mask;
+  for (const auto& [layer, list] : spec.heads().pruned()) {
+    for (const std::string& range : list.ranges()) {
+      const absl::Status status = ParseHeadRange(range, &mask.pruned[layer]);
+      CHECK(status.ok()) << "not validated: " << status;
+    }
+  }
+  return mask;
+}
+
+KvDtype KvDtypeOf(const ModelSpec& spec) {
+  const absl::StatusOr<KvDtype> dtype = ParseKvDtype(spec.kv_cache().dtype());
+  CHECK(dtype.ok()) << "not validated: " << dtype.status();
+  return *dtype;
+}
+
+absl::Duration DrainGraceOf(const ServerConfig& config) {
+  const absl::StatusOr<absl::Duration> grace =
+      ParseDuration(config.drain().grace());
+  CHECK(grace.ok()) << "not validated: " << grace.status();
+  return *grace;
+}
+
+absl::Duration DrainDeadlineOf(const ServerConfig& config) {
+  const absl::StatusOr<absl::Duration> deadline =
+      ParseDuration(config.drain().deadline());
+  CHECK(deadline.ok()) << "not validated: " << deadline.status();
+  return *deadline;
+}
+
+}  // namespace headcount

@@ -1,0 +1,58 @@
+// What an operator writes, read and checked: YAML with the keys of
+// proto/headcount/config/v1/config.proto.
+//
+//   config::v1::ServerConfig config = DefaultServerConfig();
+//   *config.add_models() = *ReadModelSpec("models/mailroom");
+//   absl::Status status = ValidateServerConfig(config);
+//
+// Errors are InvalidArgument (NotFound for a file that is not there) and say
+// where: "server.yaml:7: models[1].heads.pruned.0: ...".
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "headcount/config/v1/config.pb.h"
+#include "heads/head_mask.h"
+#include "heads/kv_dtype.h"
+
+namespace headcount {
+
+// Every key that has a default, and no model.
+config::v1::ServerConfig DefaultServerConfig();
+
+// A server's file over DefaultServerConfig(). Each of its models is completed
+// as by ReadModelSpec: a headcount.yaml beside the weights gives the keys that
+// the server's file leaves out. Relative paths are relative to the file that
+// names them.
+absl::StatusOr<config::v1::ServerConfig> ReadServerConfig(
+    const std::string& yaml_path);
+
+// `path` is a folder of weights, with or without a headcount.yaml, or such a
+// file itself. Defaults are filled in; name, source.path, precision and
+// kv_cache.dtype are always set.
+absl::StatusOr<config::v1::ModelSpec> ReadModelSpec(const std::string& path);
+
+// What can be told without opening a model: ranges, names (each once), sizes,
+// durations and addresses. At least one model.
+absl::Status ValidateServerConfig(const config::v1::ServerConfig& config);
+// The same without a look at the models.
+absl::Status ValidateServerKeys(const config::v1::ServerConfig& config);
+absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec);
+
+// Letters, digits, '.', '_' and '-', the first one a letter or digit; at most
+// kMaxModelNameBytes.
+bool IsModelName(absl::string_view name);
+
+// Parts of a valid configuration as the engine takes them.
+EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
+HeadMask HeadMaskOf(const config::v1::ModelSpec& spec);
+KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);
+absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);
+absl::Duration DrainDeadlineOf(const config::v1::ServerConfig& config);
+
+}  // namespace headcount

@@ -1,0 +1,208 @@
+// The rules of config.h that need no file: one table for each kind of value.
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "base/human.h"
+#include "server/config.h"
+#include "server/limits.h"
+#include "server/listen_address.h"
+
+namespace headcount {
+namespace {
+
+absl::Status Invalid(absl::string_view path, absl::string_view text) {
+  return absl::InvalidArgumentError(absl::StrCat(path, ": ", text));
+}
+
+absl::Status CheckRange(absl::string_view path, int64_t value, int64_t low,
+                        int64_t high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return Invalid(path, absl::StrCat(value, " is not from ", low, " to ", high));
+}
+
+absl::Status CheckDuration(absl::string_view path, const std::string& text,
+                           absl::Duration most) {
+  const absl::StatusOr<absl::Duration> duration = ParseDuration(text);
+  if (!duration.ok()) return Invalid(path, duration.status().message());
+  if (*duration < absl::ZeroDuration() || *duration > most) {
+    return Invalid(path, absl::StrCat(text, " is not from 0s to ",
+                                      absl::FormatDuration(most)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAddress(absl::string_view path, absl::string_view text) {
+  const absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
+  return address.ok() ? absl::OkStatus()
+                      : Invalid(path, address.status().message());
+}
+
+absl::Status CheckKvPool(const std::string& text) {
+  const absl::StatusOr<int64_t> bytes = ParseByteSize(text);
+  if (!bytes.ok()) return Invalid("kv_pool", bytes.status().message());
+  if (*bytes <= 0) return Invalid("kv_pool", "must be over 0");
+  return absl::OkStatus();
+}
+
+absl::Status CheckChoice(absl::string_view path, absl::string_view value,
+                         absl::string_view one, absl::string_view other) {
+  if (value == one || value == other) return absl::OkStatus();
+  return Invalid(path, absl::StrCat("'", value, "' is neither '", one,
+                                    "' nor '", other, "'"));
+}
+
+// The first that is not OK.
+absl::Status FirstError(std::initializer_list<absl::Status> checks) {
+  for (const absl::Status& status : checks) {
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckHeads(const config::v1::Heads& heads) {
+  for (const auto& [layer, list] : heads.pruned()) {
+    const std::string path = absl::StrCat("heads.pruned.", layer);
+    if (layer < 0) return Invalid(path, "layers count from 0");
+    std::set<int> parsed;
+    for (int i = 0; i < list.ranges_size(); ++i) {
+      const absl::Status status = ParseHeadRange(list.ranges(i), &parsed);
+      if (!status.ok()) {
+        return Invalid(absl::StrCat(path, "[", i, "]"), status.message());
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckClassify(const config::v1::Classify& classify) {
+  if (classify.template_().empty()) {
+    return Invalid("classify.template",
+                   "missing; text with {input} where the input goes");
+  }
+  if (classify.template_().size() > kMaxTemplateBytes) {
+    return Invalid("classify.template",
+                   absl::StrCat(classify.template_().size(), " bytes; at most ",
+                                kMaxTemplateBytes));
+  }
+  if (classify.labels_size() < 2 || classify.labels_size() > kMaxLabels) {
+    return Invalid("classify.labels",
+                   absl::StrCat(classify.labels_size(), " labels; from 2 to ",
+                                kMaxLabels));
+  }
+  std::set<absl::string_view> seen;
+  for (int i = 0; i < classify.labels_size(); ++i) {
+    const std::string& label = classify.labels(i);
+    const std::string path = absl::StrCat("classify.labels[", i, "]");
+    if (label.empty() || label.size() > kMaxLabelBytes) {
+      return Invalid(path, absl::StrCat(label.size(), " bytes; from 1 to ",
+                                        kMaxLabelBytes));
+    }
+    if (!seen.insert(label).second) {
+      return Invalid(path, absl::StrCat("'", label, "' is here twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckKvDtype(const config::v1::ModelSpec& spec) {
+  const std::string& dtype = spec.kv_cache().dtype();
+  const absl::StatusOr<KvDtype> parsed = ParseKvDtype(dtype);
+  if (!parsed.ok()) {
+    return Invalid("kv_cache.dtype", parsed.status().message());
+  }
+  if (spec.precision() == "exact" && *parsed != KvDtype::kF32) {
+    return Invalid("kv_cache.dtype",
+                   absl::StrCat("'", dtype,
+                                "' contradicts precision: exact, which keeps "
+                                "the cache in f32"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+bool IsModelName(absl::string_view name) {
+  if (name.empty() || name.size() > kMaxModelNameBytes ||
+      !absl::ascii_isalnum(static_cast<unsigned char>(name[0]))) {
+    return false;
+  }
+  for (const char c : name) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c)) && c != '.' &&
+        c != '_' && c != '-') {
+      return false;
+    }
+  }
+  return true;
+}
+
+absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec) {
+  if (!IsModelName(spec.name())) {
+    return Invalid("name", absl::StrCat("'", spec.name(),
+                                        "' is not a model name: letters, "
+                                        "digits, '.', '_' and '-', at most ",
+                                        kMaxModelNameBytes));
+  }
+  if (spec.source().path().empty()) {
+    return Invalid("source.path", "missing; the folder of the weights");
+  }
+  constexpr int64_t kMost = INT32_MAX;
+  return FirstError(
+      {CheckChoice("precision", spec.precision(), "fast", "exact"),
+       CheckKvDtype(spec), CheckHeads(spec.heads()),
+       CheckRange("limits.max_context", spec.limits().max_context(), 0, kMost),
+       CheckRange("limits.max_concurrent", spec.limits().max_concurrent(), 0,
+                  kMost),
+       spec.has_classify() ? CheckClassify(spec.classify())
+                           : absl::OkStatus()});
+}
+
+absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
+  if (!std::isfinite(config.watermark()) || config.watermark() < 0 ||
+      config.watermark() > kMaxWatermark) {
+    return Invalid(
+        "watermark",
+        absl::StrCat(config.watermark(), " is not from 0 to ", kMaxWatermark));
+  }
+  return FirstError(
+      {CheckAddress("listen", config.listen()),
+       CheckAddress("metrics_listen", config.metrics_listen()),
+       CheckKvPool(config.kv_pool()),
+       CheckRange("step_tokens", config.step_tokens(), 1, kMaxStepTokens),
+       CheckRange("threads", config.threads(), 0, kMaxThreads),
+       CheckRange("queue.requests", config.queue().requests(), 1,
+                  kMaxQueuedRequests),
+       CheckRange("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
+       CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
+       CheckDuration("drain.deadline", config.drain().deadline(),
+                     kMaxDrainDeadline),
+       CheckChoice("log_format", config.log_format(), "text", "json")});
+}
+
+absl::Status ValidateServerConfig(const config::v1::ServerConfig& config) {
+  absl::Status status = ValidateServerKeys(config);
+  if (!status.ok()) return status;
+  if (config.models().empty()) {
+    return Invalid("models", "missing; at least one model");
+  }
+  std::set<absl::string_view> names;
+  for (int i = 0; i < config.models_size(); ++i) {
+    const std::string path = absl::StrCat("models[", i, "]");
+    status = ValidateModelSpec(config.models(i));
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ".", status.message()));
+    }
+    if (!names.insert(config.models(i).name()).second) {
+      return Invalid(path + ".name",
+                     absl::StrCat("'", config.models(i).name(),
+                                  "' is the name of two models"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace headcount

@@ -1,0 +1,231 @@
+#include "server/engine_collector.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/grpcpp.h"
+#include "heads/kv_geometry.h"
+#include "server/family_builder.h"
+
+namespace headcount {
+namespace {
+
+using prometheus::MetricFamily;
+using Families = std::vector<MetricFamily>;
+
+double Flag(bool value) { return value ? 1.0 : 0.0; }
+
+void AddServer(ServerState state, Families* families) {
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_build_info", "Always 1; what is running.")
+          .Add({{"version", HEADCOUNT_VERSION},
+                {"grpc_version", grpc::Version()}},
+               1)
+          .Build());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_server_state",
+                           "1 for the state that the server is in.")
+          .Add({{"state", "starting"}}, Flag(state == ServerState::kStarting))
+          .Add({{"state", "serving"}}, Flag(state == ServerState::kServing))
+          .Add({{"state", "draining"}}, Flag(state == ServerState::kDraining))
+          .Build());
+}
+
+void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
+                 Families* families) {
+  auto running =
+      FamilyBuilder::Gauge("headcount_requests_running", "Sequences that run.");
+  auto waiting =
+      FamilyBuilder::Gauge("headcount_requests_waiting", "Requests that wait.");
+  int64_t all_running = 0;
+  int64_t all_waiting = 0;
+  for (size_t i = 0; i < snapshot.models.size(); ++i) {
+    const EngineSnapshot::PerModel& model = snapshot.models[i];
+    const MetricLabels labels = {{"model", models.all()[i].name}};
+    running.Add(labels, model.running);
+    waiting.Add(labels, model.waiting);
+    all_running += model.running;
+    all_waiting += model.waiting;
+  }
+  families->push_back(running.Build());
+  families->push_back(waiting.Build());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_scheduler_requests_running",
+                           "Sequences that run, over all models.")
+          .Add({}, static_cast<double>(all_running))
+          .Build());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_scheduler_requests_waiting",
+                           "Requests that wait, over all models.")
+          .Add({}, static_cast<double>(all_waiting))
+          .Build());
+  families->push_back(
+      FamilyBuilder::Counter("headcount_preemptions_total",
+                             "Running sequences put back into the queue.")
+          .Add({}, static_cast<double>(snapshot.preemptions))
+          .Build());
+}
+
+// Used part of what can hold blocks.
+double UsageRatio(const PoolBytes& pool) {
+  const int64_t usable = pool.used + pool.cached + pool.free;
+  return usable == 0
+             ? 0.0
+             : static_cast<double>(pool.used) / static_cast<double>(usable);
+}
+
+void AddPool(const EngineSnapshot& snapshot, const std::string& device,
+             Families* families) {
+  const PoolBytes& pool = snapshot.pool;
+  families->push_back(FamilyBuilder::Gauge("headcount_kv_pool_capacity_bytes",
+                                           "Memory for KV caches.")
+                          .Add({{"device", device}},
+                               static_cast<double>(snapshot.pool_capacity))
+                          .Build());
+  auto bytes = FamilyBuilder::Gauge("headcount_kv_pool_bytes",
+                                    "The pool by state; sums to its capacity.");
+  for (const auto& [state, value] :
+       {std::pair<const char*, int64_t>{"used", pool.used},
+        {"cached", pool.cached},
+        {"free", pool.free},
+        {"reserved", pool.reserved}}) {
+    bytes.Add({{"device", device}, {"state", state}},
+              static_cast<double>(value));
+  }
+  families->push_back(bytes.Build());
+  families->push_back(FamilyBuilder::Gauge("headcount_kv_pool_usage_ratio",
+                                           "Used part of what can hold blocks.")
+                          .Add({{"device", device}}, UsageRatio(pool))
+                          .Build());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_scheduler_kv_usage_ratio",
+                           "The highest usage ratio of any device.")
+          .Add({}, UsageRatio(pool))
+          .Build());
+}
+
+void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
+           const std::string& device, Families* families) {
+  auto bytes = FamilyBuilder::Gauge("headcount_kv_bytes",
+                                    "KV cache in blocks of a model.");
+  auto per_token = FamilyBuilder::Gauge(
+      "headcount_kv_bytes_per_token", "KV cache of one token, after pruning.");
+  auto saved = FamilyBuilder::Gauge(
+      "headcount_kv_saved_bytes",
+      "What the resident tokens of a model would cost more without pruning.");
+  int64_t block_bytes = 0;
+  double token_bytes = 0;
+  for (size_t i = 0; i < snapshot.models.size(); ++i) {
+    const EngineSnapshot::PerModel& now = snapshot.models[i];
+    const v1::Model& model = models.all()[i].description;
+    const auto kept = static_cast<double>(model.kv_bytes_per_token());
+    const auto dense = static_cast<double>(model.kv_bytes_per_token_unpruned());
+    const auto tokens = static_cast<double>(now.kv_tokens);
+    bytes.Add({{"model", model.name()}, {"device", device}},
+              static_cast<double>(now.kv_bytes));
+    per_token.Add({{"model", model.name()}}, kept);
+    saved.Add({{"model", model.name()}}, (dense - kept) * tokens);
+    block_bytes += now.kv_bytes;
+    token_bytes += kept * tokens;
+  }
+  families->push_back(bytes.Build());
+  families->push_back(per_token.Build());
+  families->push_back(saved.Build());
+  const double fragmentation =
+      block_bytes == 0
+          ? 0.0
+          : std::max(0.0, 1.0 - token_bytes / static_cast<double>(block_bytes));
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_kv_fragmentation_ratio",
+                           "Part of the blocks in use that holds no token.")
+          .Add({{"device", device}}, fragmentation)
+          .Build());
+}
+
+// The blocks are those of the model whose blocks are largest, so that a router
+// that counts in blocks does not expect too many.
+void AddCacheInfo(const EngineSnapshot& snapshot, const ModelTable& models,
+                  const std::string& device, Families* families) {
+  int64_t largest = 0;
+  std::string dtype;
+  for (const ServedModel& model : models.all()) {
+    largest = std::max(largest, model.description.kv_block_bytes());
+    const std::string& own = model.description.kv_dtype();
+    dtype = dtype.empty() || dtype == own ? own : "mixed";
+  }
+  const int64_t blocks = largest == 0 ? 0 : snapshot.pool_capacity / largest;
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_kv_cache_info",
+                           "Always 1; blocks that the pool holds at most.")
+          .Add({{"device", device},
+                {"block_size", absl::StrCat(kBlockTokens)},
+                {"num_gpu_blocks", absl::StrCat(blocks)},
+                {"dtype", dtype}},
+               1)
+          .Build());
+}
+
+void AddModels(const ModelTable& models, ServerState state,
+               Families* families) {
+  auto info = FamilyBuilder::Gauge(
+      "headcount_model_info",
+      "Always 1; heads and kv_heads are those of the unpruned model, dtype is "
+      "that of the KV cache, mask a digest of the pruned heads.");
+  auto heads = FamilyBuilder::Gauge("headcount_model_heads",
+                                    "Query heads that run, and those pruned.");
+  auto states = FamilyBuilder::Gauge("headcount_model_state",
+                                     "1 for the state that a model is in.");
+  auto load = FamilyBuilder::Gauge("headcount_model_load_seconds",
+                                   "Time that loading the model took.");
+  for (const ServedModel& served : models.all()) {
+    const v1::Model& model = served.description;
+    info.Add({{"model", served.name},
+              {"architecture", model.architecture()},
+              {"dtype", model.kv_dtype()},
+              {"layers", absl::StrCat(model.num_layers())},
+              {"heads", absl::StrCat(model.query_heads_unpruned())},
+              {"kv_heads", absl::StrCat(model.kv_heads_unpruned())},
+              {"head_dim", absl::StrCat(model.head_dim())},
+              {"mask", served.mask_digest}},
+             1);
+    heads.Add({{"model", served.name}, {"state", "active"}},
+              model.query_heads());
+    heads.Add({{"model", served.name}, {"state", "pruned"}},
+              model.query_heads_unpruned() - model.query_heads());
+    const bool draining = state == ServerState::kDraining;
+    for (const auto& [name, is_in] :
+         {std::pair<const char*, bool>{"loading", false},
+          {"ready", !draining},
+          {"draining", draining},
+          {"failed", false}}) {
+      states.Add({{"model", served.name}, {"state", name}}, Flag(is_in));
+    }
+    load.Add({{"model", served.name}}, absl::ToDoubleSeconds(served.load_time));
+  }
+  families->push_back(info.Build());
+  families->push_back(heads.Build());
+  families->push_back(states.Build());
+  families->push_back(load.Build());
+}
+
+}  // namespace
+
+Families SnapshotFamilies(const EngineSnapshot& snapshot,
+                          const ModelTable& models, const std::string& device,
+                          ServerState state) {
+  Families families;
+  AddServer(state, &families);
+  AddRequests(snapshot, models, &families);
+  AddPool(snapshot, device, &families);
+  AddKv(snapshot, models, device, &families);
+  AddCacheInfo(snapshot, models, device, &families);
+  AddModels(models, state, &families);
+  return families;
+}
+
+Families EngineCollector::Collect() const {
+  return SnapshotFamilies(engine_->Snapshot(), *models_, device_, *state_);
+}
+
+}  // namespace headcount

@@ -1,0 +1,57 @@
+// Errors as clients see them: absl::Status inside the server, with the
+// google.rpc details as payloads; grpc::Status at its edge.
+//
+//   return FieldError("sampling.top_p", "1.5 is not over 0 and at most 1");
+//   ...
+//   FinishCall(status, context, reactor);
+//
+// Texts name fields, values that are numbers, and limits; never a prompt, never
+// a path.
+#pragma once
+
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "grpcpp/support/status.h"
+
+namespace headcount {
+
+// ErrorInfo.reason; its domain is "headcount.dev".
+enum class Reason {
+  kInvalidRequest,
+  kTooLong,      // over the context of the model
+  kKvExhausted,  // over an empty KV pool
+  kUnknownModel,
+  kNotOffered,  // the model is not set up for the method
+  kQueueFull,
+  kDraining,
+  kSlowReader,
+  kDeadline,
+  kCancelled,
+  kInternal,
+};
+absl::string_view ReasonName(Reason reason);  // "QUEUE_FULL"
+
+// INVALID_ARGUMENT "`field`: `text`" with a BadRequest that names the field.
+absl::Status FieldError(absl::string_view field, absl::string_view text,
+                        Reason reason = Reason::kInvalidRequest);
+
+// NOT_FOUND with ResourceInfo. A name that no model can have is not repeated.
+absl::Status UnknownModelError(absl::string_view name);
+
+// `status` with an ErrorInfo; with a RetryInfo.
+absl::Status WithReason(absl::Status status, Reason reason);
+absl::Status WithRetry(absl::Status status, absl::Duration delay);
+
+// What WithReason and WithRetry put there; a status without an ErrorInfo has
+// the reason that its code suggests.
+Reason ReasonOf(const absl::Status& status);
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
+
+// Code, text and all payloads, as a serialised google.rpc.Status in the
+// details. `status` is OK or carries an ErrorInfo afterwards.
+grpc::Status ToGrpcStatus(const absl::Status& status);
+
+}  // namespace headcount

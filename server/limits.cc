@@ -1,0 +1,126 @@
+#include "server/limits.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/human.h"
+
+namespace headcount {
+namespace {
+
+struct Row {
+  std::string what;
+  std::string limit;
+  std::string beyond;  // what happens beyond it
+};
+
+struct Section {
+  std::string title;
+  std::vector<Row> rows;
+};
+
+constexpr char kInvalid[] = "INVALID_ARGUMENT naming the field";
+constexpr char kExhausted[] = "RESOURCE_EXHAUSTED";
+constexpr char kRefusedFile[] = "the file is refused";
+
+Section Transport() {
+  return {"Transport",
+          {{"One message", FormatByteSize(kMaxMessageBytes), kExhausted},
+           {"Metadata of a call", FormatByteSize(kMaxMetadataBytes),
+            "the call is refused"},
+           {"Compressed messages", "none", "UNIMPLEMENTED"},
+           {"Calls at once on a connection",
+            FormatCount(kMaxStreamsPerConnection), "they wait in the client"},
+           {"Memory for calls", FormatByteSize(kGrpcMemoryBytes),
+            "calls are reset"},
+           {"Silence on a connection", absl::FormatDuration(kKeepaliveTime),
+            absl::StrCat("a ping; closed after ",
+                         absl::FormatDuration(kKeepaliveTimeout),
+                         " without an answer")},
+           {"Time between a client's pings",
+            absl::StrCat("at least ", absl::FormatDuration(kMinPingInterval)),
+            "the connection is closed"}}};
+}
+
+Section Calls() {
+  return {
+      "Calls",
+      {{"Deadline; also that of a call without one",
+        absl::FormatDuration(kMaxDeadline), "DEADLINE_EXCEEDED"},
+       {"`x-request-id`", absl::StrCat(kMaxRequestIdBytes, " characters"),
+        "the server makes its own"},
+       {"Prompt text",
+        absl::StrCat(kMaxPromptBytesPerToken, " bytes x context"), kInvalid},
+       {"Prompt and answer", "the model's `limits.max_context`", kInvalid},
+       {"Text of Tokenize", FormatByteSize(kMaxTokenizeBytes), kInvalid},
+       {"Ids of Detokenize", FormatCount(kMaxDetokenizeIds), kInvalid},
+       {"Inputs of Classify", FormatCount(kMaxClassifyInputs), kInvalid},
+       {"Tokens of Classify, over inputs and labels of several tokens",
+        FormatCount(kMaxClassifyTokens), kInvalid},
+       {"Temperature", absl::StrCat(kMaxTemperature), kInvalid},
+       {"Stop strings", FormatCount(kMaxStopStrings), kInvalid},
+       {"One stop string", absl::StrCat(kMaxStopBytes, " bytes"), kInvalid},
+       {"Stop token ids", FormatCount(kMaxStopTokenIds), kInvalid},
+       {"`top_logprobs`", FormatCount(kMaxTopLogprobs), kInvalid},
+       {"Waiting requests, waiting tokens", "`queue` of the configuration",
+        "RESOURCE_EXHAUSTED with RetryInfo"},
+       {"Delay in RetryInfo",
+        absl::StrCat(absl::FormatDuration(kMinRetryDelay), " to ",
+                     absl::FormatDuration(kMaxRetryDelay), ", +-20 %"),
+        "clamped"}}};
+}
+
+Section SlowReaders() {
+  return {
+      "Slow readers",
+      {{"Unread answer of a stream, for " +
+            absl::FormatDuration(kOutboxFullTime),
+        FormatByteSize(kOutboxBytes), "RESOURCE_EXHAUSTED, slow reader"},
+       {"Unread answer of a stream, at any time",
+        FormatByteSize(kOutboxHardBytes), "RESOURCE_EXHAUSTED, slow reader"},
+       {"Time to read the rest when generation has ended",
+        absl::FormatDuration(kDeliveryTime), "the stream is reset"}}};
+}
+
+Section Configuration() {
+  return {
+      "Configuration",
+      {{"A YAML file", FormatByteSize(kMaxYamlBytes), kRefusedFile},
+       {"Depth of YAML", FormatCount(kMaxYamlDepth), kRefusedFile},
+       {"Values in a YAML file", FormatCount(kMaxYamlNodes), kRefusedFile},
+       {"YAML anchors and aliases", "none", kRefusedFile},
+       {"Model name", absl::StrCat(kMaxModelNameBytes, " characters"),
+        kRefusedFile},
+       {"`step_tokens`", FormatCount(kMaxStepTokens), kRefusedFile},
+       {"`threads`", FormatCount(kMaxThreads), kRefusedFile},
+       {"`queue.requests`", FormatCount(kMaxQueuedRequests), kRefusedFile},
+       {"`watermark`", absl::StrCat(kMaxWatermark), kRefusedFile},
+       {"`drain.grace`", absl::FormatDuration(kMaxDrainGrace), kRefusedFile},
+       {"`drain.deadline`", absl::FormatDuration(kMaxDrainDeadline),
+        kRefusedFile},
+       {"`classify.labels`",
+        absl::StrCat(kMaxLabels, " of ", kMaxLabelBytes, " bytes"),
+        kRefusedFile},
+       {"`classify.template`", FormatByteSize(kMaxTemplateBytes),
+        kRefusedFile}}};
+}
+
+}  // namespace
+
+std::string LimitsMarkdown() {
+  std::string text =
+      "# Limits\n\n"
+      "Made from `server/limits.h`; a test compares the two.\n";
+  for (const Section& section :
+       {Transport(), Calls(), SlowReaders(), Configuration()}) {
+    absl::StrAppend(&text, "\n## ", section.title,
+                    "\n\n| What | Limit | Beyond it |\n|---|---|---|\n");
+    for (const Row& row : section.rows) {
+      absl::StrAppend(&text, "| ", row.what, " | ", row.limit, " | ",
+                      row.beyond, " |\n");
+    }
+  }
+  return text;
+}
+
+}  // namespace headcount

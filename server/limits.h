@@ -1,0 +1,69 @@
+// Every limit on what a client or an operator may ask: one constant each.
+// docs/limits.md is LimitsMarkdown(); a test compares them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+
+namespace headcount {
+
+// Transport.
+inline constexpr int kMaxMessageBytes = 4 << 20;
+inline constexpr int kMaxMetadataBytes = 8 << 10;
+inline constexpr int kMaxStreamsPerConnection = 100;
+inline constexpr int64_t kGrpcMemoryBytes = 64 << 20;
+inline constexpr absl::Duration kKeepaliveTime = absl::Seconds(60);
+inline constexpr absl::Duration kKeepaliveTimeout = absl::Seconds(20);
+inline constexpr absl::Duration kMinPingInterval = absl::Seconds(10);
+
+// A call.
+inline constexpr absl::Duration kMaxDeadline = absl::Minutes(10);
+inline constexpr int kMaxRequestIdBytes = 64;
+inline constexpr int kMaxModelNameBytes = 64;
+
+// Prompts. Text is refused before it is tokenised when no tokenizer could
+// bring it under the context.
+inline constexpr int kMaxPromptBytesPerToken = 8;
+inline constexpr int kMaxTokenizeBytes = 1 << 20;
+inline constexpr int kMaxDetokenizeIds = 1 << 16;
+inline constexpr int kMaxClassifyInputs = 256;
+// Of all sequences that a call makes: one an input, or one a label of an input.
+inline constexpr int64_t kMaxClassifyTokens = 4 << 20;
+
+// Generation.
+inline constexpr float kMaxTemperature = 100.0f;
+inline constexpr int kMaxStopStrings = 8;
+inline constexpr int kMaxStopBytes = 64;
+inline constexpr int kMaxStopTokenIds = 64;
+inline constexpr int kMaxTopLogprobs = 20;
+
+// A stream whose reader is slow.
+inline constexpr int64_t kOutboxBytes = 256 << 10;
+inline constexpr int64_t kOutboxHardBytes = 1 << 20;
+inline constexpr absl::Duration kOutboxFullTime = absl::Seconds(10);
+inline constexpr absl::Duration kDeliveryTime = absl::Seconds(30);
+
+// When to come back.
+inline constexpr absl::Duration kMinRetryDelay = absl::Milliseconds(50);
+inline constexpr absl::Duration kMaxRetryDelay = absl::Seconds(30);
+
+// Configuration.
+inline constexpr int64_t kMaxYamlBytes = 1 << 20;
+inline constexpr int kMaxYamlDepth = 16;
+inline constexpr int kMaxYamlNodes = 100000;
+inline constexpr int kMaxStepTokens = 65536;
+inline constexpr int kMaxThreads = 1024;
+inline constexpr int kMaxQueuedRequests = 1000000;
+inline constexpr double kMaxWatermark = 0.5;
+inline constexpr absl::Duration kMaxDrainGrace = absl::Minutes(10);
+inline constexpr absl::Duration kMaxDrainDeadline = absl::Hours(1);
+inline constexpr int kMaxLabels = 256;
+inline constexpr int kMaxLabelBytes = 256;
+inline constexpr int kMaxTemplateBytes = 64 << 10;
+
+// docs/limits.md.
+std::string LimitsMarkdown();
+
+}  // namespace headcount

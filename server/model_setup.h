@@ -1,0 +1,68 @@
+// From a ModelSpec to what the server runs.
+//
+//   absl::StatusOr<LoadedModel> model =
+//       LoadModel(spec, engine_options, backend.get());
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "backend/backend.h"
+#include "engine/engine.h"
+#include "headcount/config/v1/config.pb.h"
+#include "headcount/v1/model.pb.h"
+#include "text/prompt_template.h"
+#include "text/tokenizer.h"
+
+namespace headcount {
+
+// What Classify needs of a model.
+struct ClassifySetup {
+  struct Label {
+    std::string text;
+    std::vector<int32_t> ids;  // at least one
+  };
+  PromptTemplate prompt;
+  std::vector<Label> labels;  // at least two, all different
+};
+
+// A model as the services know it: plain data, immutable while serving.
+struct ServedModel {
+  std::string name;
+  int index = 0;  // in the engine's list
+  std::shared_ptr<const Tokenizer> tokenizer;
+  int32_t vocab = 0;        // ids of requests are below it
+  int32_t max_context = 0;  // tokens, prompt and answer together
+  std::optional<ClassifySetup> classify;
+  // What GetModel answers, without what changes: state, kv_bytes_used and
+  // requests_*.
+  v1::Model description;
+  std::string mask_digest;  // 8 hex digits of the mask; empty: all heads run
+  absl::Duration load_time;
+};
+
+struct LoadedModel {
+  EngineModel engine;
+  ServedModel served;
+};
+
+// Reads tokenizer and weights. Every error names the model, and the field or
+// file to mend. The backend outlives the result.
+absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
+                                      const EngineOptions& options,
+                                      Backend* backend);
+
+// All models of a valid configuration, in its order, with `index` set.
+absl::StatusOr<std::vector<LoadedModel>> LoadModels(
+    const config::v1::ServerConfig& config, Backend* backend);
+
+// InvalidArgument for a label or template that the tokenizer cannot carry.
+absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,
+                                            const Tokenizer& tokenizer);
+
+}  // namespace headcount

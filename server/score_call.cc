@@ -1,0 +1,102 @@
+#include "server/score_call.h"
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/call_record.h"
+#include "server/submission.h"
+#include "server/validation.h"
+
+namespace headcount {
+namespace {
+
+class ScoreCall final : public grpc::ServerUnaryReactor,
+                        public RequestSink,
+                        public std::enable_shared_from_this<ScoreCall> {
+ public:
+  ScoreCall(const Serving* serving, grpc::CallbackServerContext* context,
+            v1::ScoreResponse* response)
+      : record_(RpcMethod::kScore, context, serving),
+        submission_(serving->admission),
+        response_(response) {}
+
+  void Start(const v1::ScoreRequest& request) {
+    self_ = shared_from_this();
+    int model = Metrics::kNoModel;
+    const absl::Status status = Submit(request, &model);
+    if (status.ok()) return;
+    record_.AddRejection(model, status);
+    Finish(record_.Conclude(status));
+  }
+
+  void OnScores(PromptScores scores) override {
+    double total = 0;
+    for (size_t i = 0; i < scores.prompt_logprobs.size(); ++i) {
+      v1::TokenLogprob* token = response_->add_tokens();
+      token->set_token_id(scored_[i]);
+      token->set_logprob(scores.prompt_logprobs[i]);
+      total += scores.prompt_logprobs[i];
+    }
+    response_->set_total_logprob(total);
+  }
+
+  void OnOutput(Output) override {}  // max_tokens is 0: there is none
+
+  void OnEnd(Ending ending) override {
+    const absl::Status status = StatusOf(ending, *record_.serving().admission);
+    record_.AddEnding(model_, OutcomeOf(ending.cause), ending);
+    *response_->mutable_usage() = record_.Usage();
+    Finish(record_.Conclude(status));
+  }
+
+  void OnCancel() override { submission_.Abandon(); }
+
+  void OnDone() override {
+    record_.WriteLog();
+    self_.reset();
+  }
+
+ private:
+  absl::Status Submit(const v1::ScoreRequest& request, int* model_index) {
+    const absl::Status open = record_.serving().admission->CheckOpen();
+    if (!open.ok()) return open;
+    const absl::StatusOr<const ServedModel*> model =
+        record_.serving().models->Find(request.model());
+    if (!model.ok()) return model.status();
+    *model_index = model_ = (*model)->index;
+    record_.SetModel((*model)->name);
+    absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
+    if (!engine_request.ok()) return engine_request.status();
+    engine_request->deadline = record_.deadline();
+    if (engine_request->score_from.has_value()) {
+      scored_.assign(
+          engine_request->prompt.begin() + *engine_request->score_from,
+          engine_request->prompt.end());
+    }
+    return submission_.Submit(*std::move(engine_request), shared_from_this(),
+                              "continuation");
+  }
+
+  CallRecord record_;
+  Submission submission_;
+  v1::ScoreResponse* const response_;  // gRPC's again after Finish
+  int model_ = 0;
+  std::vector<int32_t> scored_;
+  std::shared_ptr<ScoreCall> self_;  // until OnDone
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* StartScore(const Serving* serving,
+                                     grpc::CallbackServerContext* context,
+                                     const v1::ScoreRequest* request,
+                                     v1::ScoreResponse* response) {
+  const auto call = std::make_shared<ScoreCall>(serving, context, response);
+  call->Start(*request);
+  return call.get();
+}
+
+}  // namespace headcount

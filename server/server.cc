@@ -1,0 +1,269 @@
+#include "server/server.h"
+
+#include <atomic>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/check.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/resource_quota.h"
+#include "server/config.h"
+#include "server/engine_collector.h"
+#include "server/health_service.h"
+#include "server/inference_service.h"
+#include "server/limits.h"
+#include "server/listen_address.h"
+#include "server/metrics_endpoint.h"
+#include "server/model_service.h"
+#include "server/process_collector.h"
+#include "server/serving.h"
+
+namespace headcount {
+namespace {
+
+// What streams may still take to deliver, once nothing runs any more.
+constexpr absl::Duration kShutdownTime = absl::Seconds(5);
+
+std::vector<std::string> HealthNames(const ModelTable& models) {
+  std::vector<std::string> names = {std::string(kInferenceServiceName),
+                                    std::string(kModelServiceName)};
+  for (const ServedModel& model : models.all()) {
+    names.push_back(absl::StrCat("model/", model.name));
+  }
+  return names;
+}
+
+absl::Status InField(absl::string_view field, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(field, ": ", status.message()));
+}
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+// Measured in gRPC 1.51: a compressed message is unpacked whole before any
+// limit is looked at, and only a quota bounds what half-read messages hold.
+void SetTransportLimits(grpc::ServerBuilder* builder) {
+  grpc::ResourceQuota quota("headcount");
+  quota.Resize(static_cast<size_t>(kGrpcMemoryBytes));
+  builder->SetResourceQuota(quota);
+  builder->SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, kMaxMetadataBytes);
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS,
+                              kMaxStreamsPerConnection);
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS,
+                              Milliseconds(kKeepaliveTime));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+                              Milliseconds(kKeepaliveTimeout));
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder->AddChannelArgument(
+      GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+      Milliseconds(kMinPingInterval));
+  // A second server on the port must fail instead of sharing it.
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+}
+
+}  // namespace
+
+struct Server::Impl {
+  Impl(const config::v1::ServerConfig& server_config)
+      : config(server_config),
+        log(config.log_format() == "json" ? LogFormat::kJson : LogFormat::kText,
+            &clock) {}
+
+  void SetUp(std::unique_ptr<Engine> its_engine,
+             std::vector<ServedModel> its_models, std::string its_device);
+  absl::Status OpenGrpc();
+  absl::Status OpenMetrics();
+  void Close(absl::Duration time_to_deliver);
+
+  const config::v1::ServerConfig config;
+  SystemClock clock;
+  const Log log;
+  std::string device;
+  std::atomic<ServerState> state{ServerState::kStarting};
+  std::unique_ptr<Engine> engine;
+  std::optional<ModelTable> models;
+  std::optional<Metrics> metrics;
+  std::optional<Admission> admission;
+  Serving serving;
+  std::unique_ptr<HealthService> health;
+  std::unique_ptr<InferenceService> inference;
+  std::unique_ptr<ModelService> model_service;
+  std::unique_ptr<grpc::Server> grpc_server;
+  std::unique_ptr<MetricsEndpoint> metrics_endpoint;
+  std::string grpc_address;
+  std::string metrics_address;
+  bool closed = false;
+};
+
+void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
+                         std::vector<ServedModel> its_models,
+                         std::string its_device) {
+  device = std::move(its_device);
+  engine = std::move(its_engine);
+  models.emplace(std::move(its_models));
+  metrics.emplace(*models);
+  admission.emplace(engine.get());
+  serving = {.models = &*models,
+             .engine = engine.get(),
+             .admission = &*admission,
+             .metrics = &*metrics,
+             .log = &log,
+             .clock = &clock};
+  health = std::make_unique<HealthService>(HealthNames(*models), &*metrics);
+  inference = std::make_unique<InferenceService>(&serving);
+  model_service = std::make_unique<ModelService>(&serving);
+  engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
+}
+
+absl::Status Server::Impl::OpenGrpc() {
+  absl::StatusOr<ListenAddress> address = ParseListenAddress(config.listen());
+  if (!address.ok()) return InField("listen", address.status());
+  // gRPC itself only says that it failed.
+  const absl::StatusOr<ListenAddress> checked = CheckListenAddress(*address);
+  if (!checked.ok()) return InField("listen", checked.status());
+
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  SetTransportLimits(&builder);
+  int port = 0;
+  builder.AddListeningPort(checked->ToString(),
+                           grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(inference.get());
+  builder.RegisterService(model_service.get());
+  builder.RegisterService(health.get());
+  grpc_server = builder.BuildAndStart();
+  if (grpc_server == nullptr || port == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("listen: ", address->ToString(), " cannot be served"));
+  }
+  address->port = static_cast<uint16_t>(port);
+  grpc_address = address->ToString();
+  return absl::OkStatus();
+}
+
+absl::Status Server::Impl::OpenMetrics() {
+  const absl::StatusOr<ListenAddress> address =
+      ParseListenAddress(config.metrics_listen());
+  if (!address.ok()) return InField("metrics_listen", address.status());
+  absl::StatusOr<std::unique_ptr<MetricsEndpoint>> endpoint =
+      MetricsEndpoint::Open(
+          *address,
+          {std::make_shared<EngineCollector>(engine.get(), &*models, device,
+                                             &state),
+           std::make_shared<ProcessCollector>(), metrics->registry()});
+  if (!endpoint.ok()) return InField("metrics_listen", endpoint.status());
+  metrics_endpoint = *std::move(endpoint);
+  metrics_address = metrics_endpoint->address().ToString();
+  return absl::OkStatus();
+}
+
+// Calls end first, because each waits for the engine's last word.
+void Server::Impl::Close(absl::Duration time_to_deliver) {
+  if (closed) return;
+  closed = true;
+  state = ServerState::kDraining;
+  admission->Close();
+  engine->Stop();
+  health->EndWatches();
+  if (grpc_server != nullptr) {
+    grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + time_to_deliver));
+    grpc_server->Wait();
+  }
+  metrics_endpoint.reset();
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(
+    const config::v1::ServerConfig& config) {
+  absl::Status status = ValidateServerConfig(config);
+  if (!status.ok()) return status;
+  auto impl = std::make_unique<Impl>(config);
+  std::unique_ptr<Backend> backend =
+      CreateCpuBackend({.threads = config.threads()});
+  absl::StatusOr<std::vector<LoadedModel>> loaded =
+      LoadModels(config, backend.get());
+  if (!loaded.ok()) return loaded.status();
+  std::vector<EngineModel> engine_models;
+  std::vector<ServedModel> models;
+  for (LoadedModel& model : *loaded) {
+    engine_models.push_back(std::move(model.engine));
+    models.push_back(std::move(model.served));
+  }
+  const std::string backend_name = backend->name();
+  absl::StatusOr<std::unique_ptr<Engine>> engine =
+      Engine::Create(EngineOptionsOf(config), std::move(backend),
+                     std::move(engine_models), &impl->clock);
+  if (!engine.ok()) return engine.status();
+  const std::pair<std::string, std::string> device =
+      absl::StrSplit(backend_name, absl::MaxSplits(' ', 1));
+  impl->SetUp(*std::move(engine), std::move(models), device.first);
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::CreateAround(
+    const config::v1::ServerConfig& config, std::unique_ptr<Engine> engine,
+    std::vector<ServedModel> models) {
+  const absl::Status status = ValidateServerKeys(config);
+  if (!status.ok()) return status;
+  auto impl = std::make_unique<Impl>(config);
+  impl->SetUp(std::move(engine), std::move(models), "cpu");
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Server::~Server() { impl_->Close(absl::ZeroDuration()); }
+
+absl::Status Server::Start() {
+  CHECK(impl_->state == ServerState::kStarting);
+  // Metrics first: a server that answers can be watched.
+  absl::Status status = impl_->OpenMetrics();
+  if (!status.ok()) return status;
+  impl_->engine->Start();
+  status = impl_->OpenGrpc();
+  if (!status.ok()) return status;
+  impl_->state = ServerState::kServing;
+  impl_->health->SetServing(true);
+  impl_->log.Info("serving", LogFields()
+                                 .Add("listen", impl_->grpc_address)
+                                 .Add("metrics", impl_->metrics_address));
+  return absl::OkStatus();
+}
+
+const std::string& Server::grpc_address() const { return impl_->grpc_address; }
+
+const std::string& Server::metrics_address() const {
+  return impl_->metrics_address;
+}
+
+const std::vector<ServedModel>& Server::models() const {
+  return impl_->models->all();
+}
+
+void Server::Drain() {
+  impl_->log.Info("draining",
+                  LogFields()
+                      .Add("grace", impl_->config.drain().grace())
+                      .Add("deadline", impl_->config.drain().deadline()));
+  impl_->state = ServerState::kDraining;
+  impl_->health->SetServing(false);
+  // Clients learn late that they should go elsewhere.
+  absl::SleepFor(DrainGraceOf(impl_->config));
+  impl_->admission->Close();
+  impl_->engine->Drain(absl::Now() + DrainDeadlineOf(impl_->config));
+  impl_->Close(kShutdownTime);
+  impl_->log.Info("stopped");
+}
+
+}  // namespace headcount

@@ -1,0 +1,234 @@
+// The whole server with models/mailroom, dense and pruned side by side.
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "headcount/v1/inference.grpc.pb.h"
+#include "headcount/v1/model.grpc.pb.h"
+#include "server/config.h"
+#include "server/server.h"
+#include "temporary_folder.h"
+
+namespace headcount {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
+
+config::v1::ServerConfig MailroomConfig() {
+  config::v1::ServerConfig config = DefaultServerConfig();
+  config.set_listen("127.0.0.1:0");
+  config.set_metrics_listen("127.0.0.1:0");
+  config.set_kv_pool("64MiB");
+  config.mutable_drain()->set_grace("0s");
+  const absl::StatusOr<config::v1::ModelSpec> spec = ReadModelSpec(kMailroom);
+  CHECK(spec.ok()) << spec.status();
+  *config.add_models() = *spec;
+  config::v1::ModelSpec* half = config.add_models();
+  *half = *spec;
+  half->set_name("mailroom-half");
+  half->mutable_heads()->set_mask_file(
+      absl::StrCat(kMailroom, "/heads_half.json"));
+  return config;
+}
+
+class MailroomTest : public ::testing::Test {
+ protected:
+  MailroomTest() {
+    absl::StatusOr<std::unique_ptr<Server>> server =
+        Server::Create(MailroomConfig());
+    CHECK(server.ok()) << server.status();
+    server_ = *std::move(server);
+    const absl::Status started = server_->Start();
+    CHECK(started.ok()) << started;
+    const auto channel = grpc::CreateChannel(
+        server_->grpc_address(), grpc::InsecureChannelCredentials());
+    inference_ = v1::InferenceService::NewStub(channel);
+    models_ = v1::ModelService::NewStub(channel);
+  }
+
+  std::vector<int32_t> Generate(const std::string& text, int max_tokens) {
+    grpc::ClientContext context;
+    v1::GenerateRequest request;
+    request.set_model("mailroom");
+    request.set_text(text);
+    request.set_max_tokens(max_tokens);
+    request.set_ignore_eos(true);
+    const auto reader = inference_->Generate(&context, request);
+    std::vector<int32_t> ids;
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) {
+      for (const auto& token : response.tokens())
+        ids.push_back(token.token_id());
+    }
+    const grpc::Status status = reader->Finish();
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.usage().generated_tokens(), max_tokens);
+    return ids;
+  }
+
+  std::unique_ptr<Server> server_;
+  std::unique_ptr<v1::InferenceService::Stub> inference_;
+  std::unique_ptr<v1::ModelService::Stub> models_;
+};
+
+TEST_F(MailroomTest, TellsSpamFromHam) {
+  for (const char* model : {"mailroom", "mailroom-half"}) {
+    grpc::ClientContext context;
+    v1::ClassifyRequest request;
+    request.set_model(model);
+    request.add_inputs(
+        "CONGRATULATIONS! You have been selected to receive a FREE vacation. "
+        "Click here now to claim your prize. 100% free, no obligation!!!");
+    request.add_inputs(
+        "On Tue, Aug 20, Tom wrote:\n> the patch breaks the build on my "
+        "machine\nI get the same error with gcc 3.2, will look at it tonight.");
+    v1::ClassifyResponse response;
+    const grpc::Status status =
+        inference_->Classify(&context, request, &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(response.results(0).label(), "spam") << model;
+    EXPECT_EQ(response.results(1).label(), "ham") << model;
+  }
+}
+
+TEST_F(MailroomTest, StreamsTheSameAloneAndInCompany) {
+  const std::vector<std::string> prompts = {"Dear friend,", "On Tue, Aug 20",
+                                            "Please find attached the", "$$$"};
+  std::vector<std::vector<int32_t>> alone;
+  for (const std::string& prompt : prompts) {
+    alone.push_back(Generate(prompt, 24));
+    EXPECT_EQ(alone.back().size(), 24u);
+  }
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < 16; ++i) {
+    clients.emplace_back([this, &prompts, &alone, i] {
+      EXPECT_EQ(Generate(prompts[i % 4], 24), alone[i % 4]);
+    });
+  }
+  for (std::thread& client : clients) client.join();
+}
+
+TEST_F(MailroomTest, ScoresAsItClassifies) {
+  // The label's token after the template is a continuation like any other.
+  grpc::ClientContext context;
+  v1::ClassifyRequest classify;
+  classify.set_model("mailroom");
+  classify.add_inputs("cheap pills");
+  v1::ClassifyResponse classified;
+  ASSERT_TRUE(inference_->Classify(&context, classify, &classified).ok());
+  grpc::ClientContext tokenize_context;
+  v1::TokenizeRequest tokenize;
+  tokenize.set_model("mailroom");
+  tokenize.set_text("cheap pills");
+  v1::TokenizeResponse ids;
+  ASSERT_TRUE(inference_->Tokenize(&tokenize_context, tokenize, &ids).ok());
+
+  for (const v1::LabelProbability& label : classified.results(0).labels()) {
+    v1::ScoreRequest score;
+    score.set_model("mailroom");
+    score.mutable_prompt_tokens()->add_ids(0);  // <|bos|>
+    score.mutable_prompt_tokens()->mutable_ids()->MergeFrom(ids.ids());
+    score.mutable_prompt_tokens()->add_ids(2);  // <|label|>
+    score.set_continuation_text(label.label());
+    grpc::ClientContext score_context;
+    v1::ScoreResponse scored;
+    const grpc::Status status =
+        inference_->Score(&score_context, score, &scored);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_NEAR(scored.total_logprob(), label.logprob(), 1e-4);
+  }
+}
+
+TEST_F(MailroomTest, ShowsWhatEachHeadCosts) {
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  request.set_name("mailroom-half");
+  v1::GetModelResponse response;
+  ASSERT_TRUE(models_->GetModel(&context, request, &response).ok());
+  const v1::Model& model = response.model();
+  EXPECT_EQ(model.kv_bytes_per_token(), 1536);
+  EXPECT_EQ(model.kv_bytes_per_token_unpruned(), 3072);
+  EXPECT_EQ(model.kv_heads(), 12);
+  EXPECT_EQ(model.kv_heads_unpruned(), 24);
+  EXPECT_EQ(model.query_heads_unpruned(), 72);
+  ASSERT_EQ(model.layers_size(), 6);
+  EXPECT_EQ(model.layers(2).kv_heads_size(), 0);
+  ASSERT_EQ(model.layers(1).kv_heads_size(), 1);
+  EXPECT_EQ(model.layers(1).kv_heads(0).index(), 3);
+  EXPECT_EQ(model.layers(1).kv_heads(0).query_heads(0), 9);
+  EXPECT_GT(model.weight_bytes_pruned(), 0);
+}
+
+TEST_F(MailroomTest, GivesAllMemoryBackAfterCancels) {
+  for (int i = 0; i < 20; ++i) {
+    grpc::ClientContext context;
+    v1::GenerateRequest request;
+    request.set_model("mailroom");
+    request.set_text("Dear friend,");
+    request.set_ignore_eos(true);
+    const auto reader = inference_->Generate(&context, request);
+    v1::GenerateResponse response;
+    for (int read = 0; read < i % 5; ++read) reader->Read(&response);
+    context.TryCancel();
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  // Requests run in order of arrival, so this one ends after those.
+  Generate("x", 1);
+  server_->Drain();
+}
+
+struct BadModel {
+  std::string yaml;
+  std::string error;
+};
+
+TEST(MailroomSetup, RefusesWhatDoesNotFitTheModel) {
+  const std::string source =
+      absl::StrCat("name: m\nsource: {path: ", kMailroom, "}\n");
+  const std::vector<BadModel> cases = {
+      {"heads: {pruned: {6: [0]}}", "6"},
+      {"heads: {pruned: {0: [12]}}", "12"},
+      {"heads: {mask_file: mask.json}", "sha256"},
+      {"limits: {max_context: 8193}", "limits.max_context: 8193 is over"},
+      {"classify: {template: none, labels: [a, b]}", "classify.template"},
+  };
+  for (const BadModel& bad : cases) {
+    SCOPED_TRACE(bad.yaml);
+    const TemporaryFolder folder;
+    folder.Write("mask.json",
+                 R"({"format": "heads/1", "weights": "full",
+                     "base": {"arch": "llama", "sha256":
+                     "00000000000000000000000000000000)"
+                 R"(00000000000000000000000000000000",
+                     "layers": 6, "q_heads": 12, "kv_heads": 4,
+                     "head_dim": 32},
+                     "layers": [{"i": 0, "drop_q": [0], "drop_kv": []}]})");
+    const absl::StatusOr<config::v1::ModelSpec> spec = ReadModelSpec(
+        folder.Write("m.yaml", absl::StrCat(source, bad.yaml, "\n")));
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    config::v1::ServerConfig config = DefaultServerConfig();
+    *config.add_models() = *spec;
+    const absl::Status status = Server::Create(config).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("model 'm': "));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(bad.error));
+  }
+}
+
+TEST(MailroomSetup, RefusesAPoolThatIsTooSmall) {
+  config::v1::ServerConfig config = MailroomConfig();
+  config.set_kv_pool("64KiB");
+  const absl::Status status = Server::Create(config).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+}
+
+}  // namespace
+}  // namespace headcount
