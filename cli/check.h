@@ -1,0 +1,10 @@
+#pragma once
+
+#include "cli/command.h"
+
+namespace headcount {
+
+// `headcount check`: would it serve, and what would it cost?
+Command CheckCommand(CLI::App& root);
+
+}  // namespace headcount

@@ -1,0 +1,235 @@
+#include "cli/generate.h"
+
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "cli/client.h"
+#include "cli/flags.h"
+#include "cli/interrupt.h"
+#include "cli/open_calls.h"
+#include "cli/output.h"
+#include "cli/table.h"
+#include "headcount/v1/inference.grpc.pb.h"
+
+namespace headcount {
+namespace {
+
+struct GenerateOptions {
+  ClientOptions client;
+  OutputFormat output = OutputFormat::kTable;
+  std::string model;
+  std::string prompt;
+  std::vector<int32_t> prompt_ids;
+  int32_t max_tokens = 128;
+  int32_t min_tokens = 0;
+  std::vector<std::string> stops;
+  bool ignore_eos = false;
+  bool logprobs = false;
+  std::optional<float> temperature;
+  std::optional<int32_t> top_k;
+  std::optional<float> top_p;
+  std::optional<float> min_p;
+  std::optional<uint64_t> seed;
+};
+
+void AddPromptFlags(CLI::App& app, GenerateOptions* options) {
+  CLI::Option* text =
+      app.add_option("-p,--prompt,PROMPT", options->prompt,
+                     "the text to continue; '-' reads standard input");
+  CLI::Option* ids = app.add_option("--prompt-ids", options->prompt_ids,
+                                    "the prompt as token ids, such as 0,312,87")
+                         ->delimiter(',')
+                         ->allow_extra_args(false)
+                         ->type_name("IDS")
+                         ->excludes(text);
+  AddModel(app, &options->model);
+  AddOutput(app, &options->output);
+  app.parse_complete_callback([text, ids] {
+    if (text->count() + ids->count() == 0) {
+      throw CLI::ValidationError(
+          "PROMPT",
+          "give the text to continue, '-' for standard input, or "
+          "--prompt-ids");
+    }
+  });
+}
+
+void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
+  const auto add = [&app](const std::string& name, auto& value,
+                          const std::string& type,
+                          const std::string& description) {
+    return app.add_option(name, value, description)
+        ->type_name(type)
+        ->group("Sampling");
+  };
+  add("--temperature", options->temperature, "NUMBER",
+      "0, which is greedy, unless set; 1 draws from the model's distribution");
+  add("--top-k", options->top_k, "N", "draw from the N likeliest tokens only");
+  add("--top-p", options->top_p, "NUMBER",
+      "draw from the smallest set of tokens that has this probability");
+  add("--min-p", options->min_p, "NUMBER",
+      "draw from tokens at least this likely relative to the likeliest");
+  add("--seed", options->seed, "N", "same seed, same text");
+  add("--max-tokens", options->max_tokens, "N", "tokens to generate at most");
+  add("--min-tokens", options->min_tokens, "N",
+      "tokens before the end of text or a stop counts");
+  add("--stop", options->stops, "TEXT",
+      "end before this text; can be given up to 8 times")
+      ->allow_extra_args(false);
+  app.add_flag("--ignore-eos", options->ignore_eos,
+               "generate on past the model's end of text")
+      ->group("Sampling");
+  app.add_flag("--logprobs", options->logprobs,
+               "the log-probability of each token, after the text")
+      ->group("Sampling");
+}
+
+v1::GenerateRequest MakeRequest(const GenerateOptions& options,
+                                Console& console) {
+  v1::GenerateRequest request;
+  request.set_model(options.model);
+  if (!options.prompt_ids.empty()) {
+    request.mutable_tokens()->mutable_ids()->Assign(options.prompt_ids.begin(),
+                                                    options.prompt_ids.end());
+  } else if (options.prompt == "-") {
+    request.set_text({std::istreambuf_iterator<char>(console.in), {}});
+  } else {
+    request.set_text(options.prompt);
+  }
+  v1::SamplingParams* sampling = request.mutable_sampling();
+  if (options.temperature) sampling->set_temperature(*options.temperature);
+  if (options.top_k) sampling->set_top_k(*options.top_k);
+  if (options.top_p) sampling->set_top_p(*options.top_p);
+  if (options.min_p) sampling->set_min_p(*options.min_p);
+  if (options.seed) sampling->set_seed(*options.seed);
+  request.set_max_tokens(options.max_tokens);
+  request.set_min_tokens(options.min_tokens);
+  request.mutable_stop()->Assign(options.stops.begin(), options.stops.end());
+  request.set_ignore_eos(options.ignore_eos);
+  request.set_logprobs(options.logprobs);
+  return request;
+}
+
+std::string ReasonName(const v1::GenerateResponse& last) {
+  if (last.finish_reason() == v1::FINISH_REASON_LENGTH) return "length";
+  return last.stopped_by_case() == v1::GenerateResponse::kStopString
+             ? "stop string"
+             : "end of text";
+}
+
+// The whole answer, put together from the messages of the stream.
+struct Answer {
+  std::string text;
+  std::vector<v1::GeneratedToken> tokens;
+  v1::GenerateResponse last;
+};
+
+void PrintAnswer(const GenerateOptions& options, const Answer& answer,
+                 Console& console) {
+  Json json = {{"text", answer.text},
+               {"finish_reason", ReasonName(answer.last)},
+               {"token_ids", Json::array()}};
+  for (const auto& token : answer.tokens) {
+    json["token_ids"].push_back(token.token_id());
+    if (options.logprobs) json["logprobs"].push_back(token.logprob());
+  }
+  const v1::Usage& usage = answer.last.usage();
+  json["usage"] = {{"prompt_tokens", usage.prompt_tokens()},
+                   {"generated_tokens", usage.generated_tokens()},
+                   {"time_to_first_token_ms", usage.time_to_first_token_ms()},
+                   {"total_ms", usage.total_ms()}};
+  PrintJson(console, json);
+}
+
+void PrintLogprobs(const Answer& answer, Console& console) {
+  Table table({{"TOKEN", Align::kRight}, {"LOGPROB", Align::kRight}});
+  for (const auto& token : answer.tokens) {
+    table.AddRow({absl::StrCat(token.token_id()),
+                  absl::StrFormat("%.4f", token.logprob())});
+  }
+  console.out << table.Render();
+}
+
+void PrintFooter(const Answer& answer, absl::Duration first,
+                 absl::Duration total, Console& console) {
+  const v1::Usage& usage = answer.last.usage();
+  const double rest = absl::ToDoubleSeconds(total - first);
+  const double speed = rest > 0 ? (usage.generated_tokens() - 1) / rest : 0;
+  console.err << absl::StrFormat(
+      "%d prompt tokens, %d generated (%s); first after %.1f ms, then %.0f "
+      "tokens/s\n",
+      usage.prompt_tokens(), usage.generated_tokens(), ReasonName(answer.last),
+      absl::ToDoubleMilliseconds(first), speed);
+}
+
+absl::Status Generate(const GenerateOptions& options, Console& console) {
+  OpenCalls calls;
+  const Interrupt interrupt([&calls] { calls.CancelAll(); });
+  const Client client(options.client);
+  const auto stub = v1::InferenceService::NewStub(client.channel());
+  const v1::GenerateRequest request = MakeRequest(options, console);
+
+  OpenCalls::Call call(&calls, client);
+  const bool stream = options.output == OutputFormat::kTable;
+  const absl::Time start = absl::Now();
+  absl::Time first = absl::InfinitePast();
+  Answer answer;
+  v1::GenerateResponse response;
+  const auto reader = stub->Generate(call.context(), request);
+  while (reader->Read(&response)) {
+    if (first == absl::InfinitePast()) first = absl::Now();
+    if (stream) {
+      console.out << (console.out_is_terminal
+                          ? Printable(response.text(), /*keep_lines=*/true)
+                          : response.text())
+                  << std::flush;
+    }
+    answer.text += response.text();
+    answer.tokens.insert(answer.tokens.end(), response.tokens().begin(),
+                         response.tokens().end());
+    answer.last.Swap(&response);
+  }
+  const grpc::Status status = reader->Finish();
+  if (stream && !answer.text.empty()) console.out << "\n";
+  if (!status.ok()) return client.Check(status);
+  if (!stream) {
+    PrintAnswer(options, answer, console);
+    return absl::OkStatus();
+  }
+  if (options.logprobs) PrintLogprobs(answer, console);
+  PrintFooter(answer, first - start, absl::Now() - start, console);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Command GenerateCommand(CLI::App& root) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App& app = AddCommand(root, "generate",
+                             "continue a prompt; the text streams to stdout");
+  AddPromptFlags(app, options.get());
+  AddSamplingFlags(app, options.get());
+  AddClientFlags(app, &options->client);
+  app.footer(Examples({
+      {"greedy, to the end of the text or 128 tokens",
+       "headcount generate 'Dear list,'"},
+      {"drawn, the same again with the same seed",
+       "headcount generate -p 'Dear list,' --temperature 0.8 --seed 7"},
+      {"a prompt from a file, one line of answer",
+       "headcount generate - --stop $'\\n' < prompt.txt"},
+      {"token ids and log-probabilities for a script",
+       "headcount generate 'Dear list,' --logprobs --output json"},
+  }));
+  return {.app = &app, .run = [options](Console& console) {
+            return Generate(*options, console);
+          }};
+}
+
+}  // namespace headcount

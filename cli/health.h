@@ -1,0 +1,10 @@
+#pragma once
+
+#include "cli/command.h"
+
+namespace headcount {
+
+// `headcount health`: the probe of a container.
+Command HealthCommand(CLI::App& root);
+
+}  // namespace headcount

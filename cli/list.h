@@ -1,0 +1,10 @@
+#pragma once
+
+#include "cli/command.h"
+
+namespace headcount {
+
+// `headcount list`: what a server serves.
+Command ListCommand(CLI::App& root);
+
+}  // namespace headcount

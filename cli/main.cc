@@ -1,0 +1,56 @@
+// headcount - inference for transformer models in which the attention head is
+// the unit of deployment: one binary, the server and its clients.
+//
+// Serve a model, then ask it:
+//
+//   headcount serve models/mailroom
+//   headcount classify 'Congratulations, you have won'
+//   headcount generate 'Dear list,' --max-tokens 64
+//
+// Look at it:
+//
+//   headcount list                       what is served, and what it costs
+//   headcount show mailroom              which heads run, layer by layer
+//   headcount bench --streams 16         how fast it answers
+//
+// Before serving and while it runs:
+//
+//   headcount check --config server.yaml would it serve?
+//   headcount health                     the probe of a container
+//
+// Data goes to stdout, everything else to stderr. Every flag is also an
+// environment variable HEADCOUNT_<FLAG>. `headcount COMMAND --help` has
+// examples; docs/cli.md has all of it on one page.
+
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "cli/bench.h"
+#include "cli/check.h"
+#include "cli/classify.h"
+#include "cli/command.h"
+#include "cli/demo.h"
+#include "cli/generate.h"
+#include "cli/health.h"
+#include "cli/help_markdown.h"
+#include "cli/list.h"
+#include "cli/serve.h"
+#include "cli/show.h"
+#include "cli/version.h"
+
+int main(int argc, char** argv) {
+  using namespace headcount;
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);  // we report errors
+  Console console = Console::Standard(argv[0]);
+  const std::unique_ptr<CLI::App> root = NewCommandLine();
+  const std::vector<Command> commands = {
+      ServeCommand(*root),        CheckCommand(*root),
+      GenerateCommand(*root),     ClassifyCommand(*root),
+      BenchCommand(*root),        ListCommand(*root),
+      ShowCommand(*root),         HealthCommand(*root),
+      VersionCommand(*root),      DemoCommand(*root),
+      HelpMarkdownCommand(*root),
+  };
+  return RunCommand(*root, commands, {argv + 1, argv + argc}, console);
+}

@@ -1,0 +1,169 @@
+#include "cli/model_view.h"
+
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "base/human.h"
+#include "cli/console.h"
+#include "cli/table.h"
+
+namespace headcount {
+namespace {
+
+// "1.5 KiB, 50 % less than unpruned"; `all` is the unpruned size.
+std::string Saved(int64_t bytes, int64_t all) {
+  if (bytes >= all || all <= 0) return FormatByteSize(bytes);
+  const double saved =
+      100.0 * static_cast<double>(all - bytes) / static_cast<double>(all);
+  return absl::StrFormat("%s, %.1f %% less than the %s of all heads",
+                         FormatByteSize(bytes), saved, FormatByteSize(all));
+}
+
+std::string Heads(int64_t kept, int64_t all) {
+  std::string text = absl::StrCat(kept, " of ", all);
+  if (kept < all) absl::StrAppend(&text, ", ", all - kept, " pruned");
+  return text;
+}
+
+// The dtypes of a layer's KV heads, each named once.
+std::string Dtypes(const v1::LayerHeads& layer) {
+  std::vector<std::string> names;
+  for (const v1::KvHead& head : layer.kv_heads()) {
+    if (names.empty() || names.back() != head.dtype()) {
+      names.push_back(head.dtype());
+    }
+  }
+  return names.empty() ? "-" : absl::StrJoin(names, ",");
+}
+
+std::string RenderLayers(const v1::Model& model) {
+  Table table({{"LAYER", Align::kRight},
+               {"QUERY HEADS BY KV HEAD"},
+               {"QUERY", Align::kRight},
+               {"KV", Align::kRight},
+               {"DTYPE"}});
+  for (const v1::LayerHeads& layer : model.layers()) {
+    table.AddRow(
+        {absl::StrCat(layer.layer()), HeadStrip(layer),
+         absl::StrCat(layer.query_heads_size(), "/",
+                      layer.query_heads_unpruned()),
+         absl::StrCat(layer.kv_heads_size(), "/", layer.kv_heads_unpruned()),
+         Dtypes(layer)});
+  }
+  return table.Render();
+}
+
+Json LayerJson(const v1::LayerHeads& layer) {
+  Json kv_heads = Json::array();
+  for (const v1::KvHead& head : layer.kv_heads()) {
+    kv_heads.push_back({{"index", head.index()},
+                        {"query_heads", head.query_heads()},
+                        {"dtype", head.dtype()}});
+  }
+  return {{"layer", layer.layer()},
+          {"query_heads_unpruned", layer.query_heads_unpruned()},
+          {"kv_heads_unpruned", layer.kv_heads_unpruned()},
+          {"query_heads", layer.query_heads()},
+          {"kv_heads", kv_heads}};
+}
+
+}  // namespace
+
+std::string StateName(v1::Model::State state) {
+  switch (state) {
+    case v1::Model::STATE_READY:
+      return "ready";
+    case v1::Model::STATE_DRAINING:
+      return "draining";
+    default:
+      return "unknown";
+  }
+}
+
+std::string HeadStrip(const v1::LayerHeads& layer) {
+  const int heads = layer.query_heads_unpruned();
+  const int groups = layer.kv_heads_unpruned();
+  if (heads <= 0 || groups <= 0) return "-";
+  std::string strip(static_cast<size_t>(heads), '.');
+  for (const int head : layer.query_heads()) {
+    if (head >= 0 && head < heads) strip[static_cast<size_t>(head)] = '#';
+  }
+  const int group_size = heads / groups;
+  for (int group = groups - 1; group > 0; --group) {
+    strip.insert(static_cast<size_t>(group * group_size), 1, ' ');
+  }
+  return strip;
+}
+
+std::string RenderModel(const v1::Model& model) {
+  const int64_t weights = model.weight_bytes();
+  const std::string concurrent =
+      model.max_concurrent() == 0
+          ? "as many sequences as the pool holds"
+          : absl::StrCat(model.max_concurrent(), " sequences at most");
+  std::string text = RenderFields({
+      {"name", model.name()},
+      {"state", StateName(model.state())},
+      {"architecture",
+       absl::StrFormat("%s, %d layers, hidden %d, head dim %d, vocabulary %s",
+                       model.architecture(), model.num_layers(),
+                       model.hidden_size(), model.head_dim(),
+                       FormatCount(model.vocab_size()))},
+      {"context",
+       absl::StrCat(FormatCount(model.max_context()), " tokens, ", concurrent)},
+      {"query heads", Heads(model.query_heads(), model.query_heads_unpruned())},
+      {"KV heads", Heads(model.kv_heads(), model.kv_heads_unpruned())},
+      {"KV per token",
+       Saved(model.kv_bytes_per_token(), model.kv_bytes_per_token_unpruned())},
+      {"KV per block", FormatByteSize(model.kv_block_bytes())},
+      {"weights", Saved(weights, weights + model.weight_bytes_pruned())},
+      {"precision", absl::StrCat(model.precision(), ", KV ", model.kv_dtype())},
+      {"labels", model.labels().empty()
+                     ? "none (see `classify` in headcount.yaml)"
+                     : absl::StrJoin(model.labels(), ", ")},
+      {"now",
+       absl::StrFormat("%d running, %d waiting, %s of KV cache",
+                       model.requests_running(), model.requests_waiting(),
+                       FormatByteSize(model.kv_bytes_used()))},
+  });
+  if (model.layers_size() > 0)
+    absl::StrAppend(&text, "\n", RenderLayers(model));
+  return text;
+}
+
+Json ModelJson(const v1::Model& model) {
+  Json json = {
+      {"name", model.name()},
+      {"state", StateName(model.state())},
+      {"architecture", model.architecture()},
+      {"num_layers", model.num_layers()},
+      {"hidden_size", model.hidden_size()},
+      {"head_dim", model.head_dim()},
+      {"vocab_size", model.vocab_size()},
+      {"max_context", model.max_context()},
+      {"max_concurrent", model.max_concurrent()},
+      {"query_heads", model.query_heads()},
+      {"query_heads_unpruned", model.query_heads_unpruned()},
+      {"kv_heads", model.kv_heads()},
+      {"kv_heads_unpruned", model.kv_heads_unpruned()},
+      {"kv_dtype", model.kv_dtype()},
+      {"kv_bytes_per_token", model.kv_bytes_per_token()},
+      {"kv_bytes_per_token_unpruned", model.kv_bytes_per_token_unpruned()},
+      {"kv_block_bytes", model.kv_block_bytes()},
+      {"weight_bytes", model.weight_bytes()},
+      {"weight_bytes_pruned", model.weight_bytes_pruned()},
+      {"kv_bytes_used", model.kv_bytes_used()},
+      {"requests_running", model.requests_running()},
+      {"requests_waiting", model.requests_waiting()},
+      {"labels", model.labels()},
+      {"precision", model.precision()},
+  };
+  for (const v1::LayerHeads& layer : model.layers()) {
+    json["layers"].push_back(LayerJson(layer));
+  }
+  return json;
+}
+
+}  // namespace headcount

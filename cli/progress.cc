@@ -1,0 +1,37 @@
+#include "cli/progress.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/human.h"
+
+namespace headcount {
+
+Progress::Progress(Console& console, std::string unit, int64_t total)
+    : console_(console), unit_(std::move(unit)), total_(total) {}
+
+Progress::~Progress() {
+  // Carriage return, then "erase to the end of the line".
+  if (last_ != absl::InfinitePast()) console_.err << "\r\x1b[K" << std::flush;
+}
+
+void Progress::Show(int64_t done) {
+  const absl::Time now = absl::Now();
+  if (!console_.err_is_terminal || total_ <= 0 ||
+      now - last_ < absl::Milliseconds(100)) {
+    return;
+  }
+  last_ = now;
+  constexpr int64_t kWidth = 30;
+  const auto filled =
+      static_cast<size_t>(std::clamp<int64_t>(done * kWidth / total_, 0, 30));
+  std::string bar(filled, '#');
+  bar.resize(kWidth, '.');
+  console_.err << absl::StrCat("\r[", bar, "] ", FormatCount(done), " / ",
+                               FormatCount(total_), " ", unit_, "\x1b[K")
+               << std::flush;
+}
+
+}  // namespace headcount

@@ -1,0 +1,194 @@
+#include "cli/server_flags.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "cli/flags.h"
+#include "server/config.h"
+
+namespace headcount {
+namespace {
+
+using config::v1::ModelSpec;
+using config::v1::ServerConfig;
+
+using SetText = void (*)(ServerConfig&, const std::string&);
+using SetNumber = void (*)(ServerConfig&, int32_t);
+
+CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
+                     SetText set, const std::string& description) {
+  return app.add_option_function<std::string>(
+      name,
+      [flags, set](const std::string& text) {
+        flags->overrides.emplace_back(
+            [set, text](ServerConfig& config) { set(config, text); });
+      },
+      description);
+}
+
+CLI::Option* AddNumber(CLI::App& app, ServerFlags* flags,
+                       const std::string& name, SetNumber set,
+                       const std::string& description) {
+  return app
+      .add_option_function<int32_t>(
+          name,
+          [flags, set](int32_t number) {
+            flags->overrides.emplace_back(
+                [set, number](ServerConfig& config) { set(config, number); });
+          },
+          description)
+      ->type_name("N");
+}
+
+CLI::Option* AddDrainTime(CLI::App& app, ServerFlags* flags,
+                          const std::string& name, SetText set,
+                          const std::string& description) {
+  return AddDuration(
+      app, name,
+      [flags, set](absl::Duration time) {
+        flags->overrides.emplace_back([set, time](ServerConfig& config) {
+          set(config, absl::FormatDuration(time));
+        });
+      },
+      description);
+}
+
+void AddModelFlags(CLI::App& app, ServerFlags* flags) {
+  app.add_option("MODEL", flags->models,
+                 "folder of a model in the Hugging Face layout, or a YAML file "
+                 "of one model; a headcount.yaml in the folder is read");
+  app.add_option("--config", flags->config_path,
+                 "YAML file of the server, which can name models, too")
+      ->type_name("FILE");
+  app.add_option("--name", flags->name,
+                 "name of the model; that of its folder or its YAML unless set")
+      ->type_name("NAME");
+  app.add_option("--mask-file", flags->mask_file,
+                 "heads of the model to leave out, format heads/1")
+      ->type_name("FILE");
+  AddChoice(
+      app, "--precision", {"fast", "exact"},
+      [flags](const std::string& precision) {
+        flags->overrides.emplace_back([precision](ServerConfig& config) {
+          for (ModelSpec& spec : *config.mutable_models()) {
+            spec.set_precision(precision);
+            if (precision == "exact") spec.mutable_kv_cache()->set_dtype("f32");
+          }
+        });
+      },
+      "of all models; exact computes and caches in float32")
+      ->default_str("fast");
+}
+
+void AddAddressFlags(CLI::App& app, ServerFlags* flags) {
+  const ServerConfig defaults = DefaultServerConfig();
+  AddText(
+      app, flags, "--listen",
+      [](ServerConfig& c, const std::string& v) { c.set_listen(v); },
+      "where gRPC is served; port 0: any free one")
+      ->type_name("HOST:PORT")
+      ->default_str(defaults.listen());
+  AddText(
+      app, flags, "--metrics-listen",
+      [](ServerConfig& c, const std::string& v) { c.set_metrics_listen(v); },
+      "where /metrics is served over HTTP")
+      ->type_name("HOST:PORT")
+      ->default_str(defaults.metrics_listen());
+  AddChoice(
+      app, "--log-format", {"text", "json"},
+      [flags](const std::string& format) {
+        flags->overrides.emplace_back(
+            [format](ServerConfig& c) { c.set_log_format(format); });
+      },
+      "of the log on stderr")
+      ->default_str(defaults.log_format());
+}
+
+void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
+  const ServerConfig defaults = DefaultServerConfig();
+  AddByteSize(
+      app, "--kv-pool",
+      [flags](int64_t bytes) {
+        flags->overrides.emplace_back([bytes](ServerConfig& config) {
+          config.set_kv_pool(absl::StrCat(bytes, "B"));
+        });
+      },
+      "memory for KV caches, shared by all models")
+      ->default_str(defaults.kv_pool());
+  AddNumber(
+      app, flags, "--threads",
+      [](ServerConfig& c, int32_t n) { c.set_threads(n); },
+      "threads that compute; 0: one for each core")
+      ->default_str(absl::StrCat(defaults.threads()));
+  AddNumber(
+      app, flags, "--step-tokens",
+      [](ServerConfig& c, int32_t n) { c.set_step_tokens(n); },
+      "tokens that one step may compute: more for throughput, fewer for "
+      "even latency")
+      ->default_str(absl::StrCat(defaults.step_tokens()));
+  AddNumber(
+      app, flags, "--max-queue",
+      [](ServerConfig& c, int32_t n) { c.mutable_queue()->set_requests(n); },
+      "requests that may wait; more are refused")
+      ->default_str(absl::StrCat(defaults.queue().requests()));
+  AddDrainTime(
+      app, flags, "--drain-grace",
+      [](ServerConfig& c, const std::string& v) {
+        c.mutable_drain()->set_grace(v);
+      },
+      "how long requests are accepted after SIGTERM")
+      ->default_str(defaults.drain().grace());
+  AddDrainTime(
+      app, flags, "--drain-deadline",
+      [](ServerConfig& c, const std::string& v) {
+        c.mutable_drain()->set_deadline(v);
+      },
+      "how long running requests may take after that")
+      ->default_str(defaults.drain().deadline());
+}
+
+}  // namespace
+
+void AddServerFlags(CLI::App& app, ServerFlags* flags) {
+  AddModelFlags(app, flags);
+  AddAddressFlags(app, flags);
+  AddResourceFlags(app, flags);
+  app.parse_complete_callback([flags] {
+    if (flags->models.empty() && flags->config_path.empty()) {
+      throw CLI::ValidationError("MODEL", "name a model, or --config");
+    }
+    if (flags->models.size() != 1 &&
+        !(flags->mask_file.empty() && flags->name.empty())) {
+      throw CLI::ValidationError(
+          "--mask-file, --name",
+          "are for one MODEL on the command line; write a --config file for "
+          "more");
+    }
+  });
+}
+
+absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags) {
+  ServerConfig config = DefaultServerConfig();
+  if (!flags.config_path.empty()) {
+    absl::StatusOr<ServerConfig> file = ReadServerConfig(flags.config_path);
+    if (!file.ok()) return file.status();
+    config = *std::move(file);
+  }
+  for (const std::string& path : flags.models) {
+    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+    if (!spec.ok()) return spec.status();
+    if (!flags.name.empty()) spec->set_name(flags.name);
+    if (!flags.mask_file.empty()) {
+      spec->mutable_heads()->set_mask_file(flags.mask_file);
+    }
+    *config.add_models() = *std::move(spec);
+  }
+  for (const auto& set : flags.overrides) set(config);
+  if (absl::Status status = ValidateServerConfig(config); !status.ok()) {
+    return status;
+  }
+  return config;
+}
+
+}  // namespace headcount

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# test.sh: every test. Installs packages, builds, runs ctest, then the tests of
+# threads and memory under sanitizers, and the static checks.
+#
+# Each stage is a line; its output is in build/test-logs. The last line counts
+# tests and checks. Day to day, `ctest --test-dir build/dev -L quick` is enough.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+log_folder=build/test-logs
+# shellcheck source=scripts/stages.sh
+source scripts/stages.sh
+
+passed=0
+failed=0
+count() { # STATUS
+  if (($1 == 0)); then ((++passed)); else ((++failed)); fi
+}
+
+# check NAME COMMAND...: a stage that counts as one test.
+check() {
+  local status=0
+  stage "$@" || status=$?
+  count "$status"
+}
+
+# tests NAME CTEST_ARGUMENTS...: a run of ctest, whose tests are counted.
+tests() {
+  local name=$1 log status=0 summary
+  shift
+  stage "$name" ctest --output-on-failure "$@" || status=$?
+  log=$log_folder/${name//[^a-z0-9]/-}.log
+  summary=$(grep -E 'tests passed, [0-9]+ tests failed out of' "$log" || true)
+  if [[ $summary =~ ([0-9]+)\ tests\ failed\ out\ of\ ([0-9]+) ]]; then
+    failed=$((failed + BASH_REMATCH[1]))
+    passed=$((passed + BASH_REMATCH[2] - BASH_REMATCH[1]))
+    printf '%28s %s\n' '' "$summary" >&2
+  else
+    count "$((status == 0 ? 1 : status))" # no summary: it did not run
+  fi
+  if ((status != 0)); then
+    sed -n '/The following tests FAILED/,$p' "$log" >&2
+  fi
+}
+
+# What runs on several threads, or reads what nobody vouches for: the ctest
+# names of unit tests are their targets.
+sanitized='^(engine|scheduler|server|format|text|cli|tokenizer|json|safetensors)_.*test$'
+sanitizer_tests() { # NAME
+  local folder=build/$1
+  local -a targets
+  check "$1 configure" configure "$folder" --preset "$1"
+  mapfile -t targets < <(ctest --test-dir "$folder" -N -R "$sanitized" |
+    sed -n 's/^ *Test *#[0-9]*: //p')
+  check "$1 build" ninja -C "$folder" headcount "${targets[@]}"
+  tests "$1 tests" --test-dir "$folder" -R "$sanitized|^e2e_"
+}
+
+our_sources() { git ls-files -- '*.cc' '*.h' ':!tests/fuzz/corpus'; }
+
+format_check() {
+  our_sources | xargs clang-format --dry-run --Werror
+}
+
+# Lock annotations and the other warnings of clang, without building.
+clang_check() {
+  our_sources | grep '\.cc$' | grep -v '^tests/' |
+    xargs -P "$(nproc)" -I{} clang++ -std=c++20 -fsyntax-only \
+      -Wall -Wextra -Wthread-safety -Werror -DHEADCOUNT_VERSION='"0"' \
+      -Isrc -I. -isystem build/dev/proto {}
+}
+
+tidy_check() {
+  our_sources | grep '\.cc$' | grep -v '^tests/' |
+    xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/dev
+}
+
+shell_check() {
+  git ls-files -z -- '*.sh' .ci/run | xargs -0 shellcheck -x
+}
+
+must_stage packages scripts/setup.sh all
+must_stage configure configure build/dev --preset dev
+check build ninja -C build/dev
+tests "all tests" --test-dir build/dev
+
+export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
+export UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS=halt_on_error=1
+suppressions=$PWD/tests/tsan_suppressions.txt
+[[ ! -f $suppressions ]] || TSAN_OPTIONS+=:suppressions=$suppressions
+sanitizer_tests asan
+sanitizer_tests tsan
+
+check "clang warnings" clang_check
+check "clang-format" format_check
+check "clang-tidy" tidy_check
+check "shellcheck" shell_check
+
+echo "$passed passed, $failed failed"
+((failed == 0))

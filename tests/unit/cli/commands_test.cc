@@ -1,0 +1,240 @@
+#include <csignal>
+#include <cstdlib>
+#include <fstream>
+
+#include "fake_server.h"
+#include "gmock/gmock.h"
+#include "google/rpc/error_details.pb.h"
+#include "gtest/gtest.h"
+#include "recorder.h"
+
+namespace headcount {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+// An environment variable for as long as this object lives.
+class ScopedEnv {
+ public:
+  ScopedEnv(std::string name, const std::string& value)
+      : name_(std::move(name)) {
+    setenv(name_.c_str(), value.c_str(), 1);
+  }
+  ~ScopedEnv() { unsetenv(name_.c_str()); }
+
+ private:
+  const std::string name_;
+};
+
+class CommandsTest : public testing::Test {
+ protected:
+  int Run(std::vector<std::string> args) {
+    args.insert(args.end(), {"--address", server_.address()});
+    return recorder_.Run(args);
+  }
+  std::string out() { return recorder_.out.str(); }
+  std::string err() { return recorder_.err.str(); }
+
+  FakeServer server_;
+  Recorder recorder_;
+};
+
+v1::GenerateResponse Piece(const std::string& text, int32_t token) {
+  v1::GenerateResponse response;
+  response.set_text(text);
+  response.add_tokens()->set_token_id(token);
+  return response;
+}
+
+std::vector<v1::GenerateResponse> TwoPieces() {
+  std::vector<v1::GenerateResponse> pieces = {Piece("Hello", 5),
+                                              Piece(" you", 6)};
+  pieces.back().set_finish_reason(v1::FINISH_REASON_LENGTH);
+  pieces.back().mutable_usage()->set_prompt_tokens(3);
+  pieces.back().mutable_usage()->set_generated_tokens(2);
+  return pieces;
+}
+
+TEST_F(CommandsTest, SuggestsTheNearestCommandAndFlag) {
+  EXPECT_EQ(recorder_.Run({"generat", "x"}), 2);
+  EXPECT_THAT(err(), HasSubstr("did you mean 'generate'?"));
+  EXPECT_EQ(recorder_.Run({"list", "--outptu", "json"}), 2);
+  EXPECT_THAT(err(), HasSubstr("did you mean '--output'?"));
+  EXPECT_THAT(out(), IsEmpty());
+}
+
+TEST_F(CommandsTest, RefusesWrongUsageBeforeAnyCall) {
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{
+           {},
+           {"generate"},
+           {"generate", "x", "--max-tokens", "many"},
+           {"generate", "x", "--prompt-ids", "1,2"},
+           {"classify"},
+           {"classify", "x", "--batch", "0"},
+           {"classify", "x", "--input", "f"},
+           {"list", "--output", "yaml"},
+           {"list", "--timeout", "5"},
+           {"list", "more"},
+           {"serve"},
+           {"serve", "a", "b", "--mask-file", "m.json"},
+           {"serve", "a", "--kv-pool", "much"}}) {
+    Recorder recorder;
+    EXPECT_EQ(recorder.Run(args), 2) << testing::PrintToString(args);
+    EXPECT_THAT(recorder.out.str(), IsEmpty());
+    EXPECT_THAT(recorder.err.str(), HasSubstr("--help"));
+  }
+}
+
+TEST_F(CommandsTest, HelpNamesDefaultsAndEnvironment) {
+  EXPECT_EQ(recorder_.Run({"generate", "--help"}), 0);
+  EXPECT_THAT(out(), HasSubstr("env HEADCOUNT_MAX_TOKENS"));
+  EXPECT_THAT(out(), HasSubstr("default 128"));
+  EXPECT_THAT(out(), HasSubstr("Examples:"));
+}
+
+TEST_F(CommandsTest, EnvironmentSetsFlagsOfTheChosenCommandOnly) {
+  const ScopedEnv address("HEADCOUNT_ADDRESS", server_.address());
+  const ScopedEnv tokens("HEADCOUNT_MAX_TOKENS", "7");
+  const ScopedEnv batch("HEADCOUNT_BATCH", "no number");
+  server_.responses = TwoPieces();
+  EXPECT_EQ(recorder_.Run({"generate", "x"}), 0) << err();
+  EXPECT_EQ(server_.last_generate().max_tokens(), 7);
+  EXPECT_EQ(recorder_.Run({"generate", "x", "--max-tokens", "8"}), 0);
+  EXPECT_EQ(server_.last_generate().max_tokens(), 8) << "the flag wins";
+}
+
+TEST_F(CommandsTest, GenerateStreamsTextAndKeepsTheRestOffStdout) {
+  server_.responses = TwoPieces();
+  EXPECT_EQ(Run({"generate", "Say"}), 0);
+  EXPECT_EQ(out(), "Hello you\n");
+  EXPECT_THAT(err(), HasSubstr("3 prompt tokens, 2 generated (length)"));
+}
+
+TEST_F(CommandsTest, GenerateSendsOnlyWhatWasAskedFor) {
+  server_.responses = TwoPieces();
+  EXPECT_EQ(
+      Run({"generate", "Say", "-m", "tiny", "--temperature", "0.5", "--seed",
+           "18446744073709551615", "--stop", "a", "--stop", "b c"}),
+      0);
+  const v1::GenerateRequest request = server_.last_generate();
+  EXPECT_EQ(request.model(), "tiny");
+  EXPECT_EQ(request.text(), "Say");
+  EXPECT_EQ(request.sampling().temperature(), 0.5f);
+  EXPECT_EQ(request.sampling().seed(), 18446744073709551615u);
+  EXPECT_FALSE(request.sampling().has_top_k());
+  EXPECT_THAT(request.stop(), ElementsAre("a", "b c"));
+}
+
+TEST_F(CommandsTest, GenerateReadsThePromptFromStdinOrAsIds) {
+  server_.responses = TwoPieces();
+  recorder_.in.str("two\nlines\n");
+  EXPECT_EQ(Run({"generate", "-"}), 0);
+  EXPECT_EQ(server_.last_generate().text(), "two\nlines\n");
+  EXPECT_EQ(Run({"generate", "--prompt-ids", "0,312,3"}), 0);
+  EXPECT_THAT(server_.last_generate().tokens().ids(), ElementsAre(0, 312, 3));
+}
+
+TEST_F(CommandsTest, GenerateAnswersAsJson) {
+  server_.responses = TwoPieces();
+  EXPECT_EQ(Run({"generate", "Say", "--output", "json"}), 0);
+  const Json json = ParseOutput(out());
+  EXPECT_EQ(json["text"], "Hello you");
+  EXPECT_EQ(json["token_ids"], Json::array({5, 6}));
+  EXPECT_EQ(json["finish_reason"], "length");
+  EXPECT_THAT(err(), IsEmpty());
+}
+
+TEST_F(CommandsTest, KeepsATerminalFromObeyingTheModel) {
+  server_.responses = {Piece("a\x1b[2Jb\nc", 1)};
+  recorder_.console.out_is_terminal = true;
+  EXPECT_EQ(Run({"generate", "x"}), 0);
+  EXPECT_EQ(out(), "a [2Jb\nc\n");
+}
+
+TEST_F(CommandsTest, SaysWhyAServerRefused) {
+  server_.status = {grpc::StatusCode::NOT_FOUND, "no model 'x'; try 'tiny'"};
+  EXPECT_EQ(Run({"generate", "x"}), 1);
+  EXPECT_EQ(err(), "headcount: no model 'x'; try 'tiny'\n");
+}
+
+TEST_F(CommandsTest, ExitsWith3WhereNoServerIs) {
+  EXPECT_EQ(recorder_.Run({"list", "--address", "127.0.0.1:1"}), 3);
+  EXPECT_THAT(err(), HasSubstr("no answer from 127.0.0.1:1"));
+}
+
+TEST_F(CommandsTest, ClassifiesTextsInOrder) {
+  EXPECT_EQ(Run({"classify", "you win", "the patch"}), 0);
+  EXPECT_EQ(out(),
+            "LABEL  PROBABILITY  TEXT\n"
+            "spam        0.7500  you win\n"
+            "ham         0.7500  the patch\n");
+}
+
+TEST_F(CommandsTest, ClassifiesAFileInBatchesAndMeasures) {
+  const std::string path = testing::TempDir() + "/cli_mails.jsonl";
+  std::ofstream(path) << R"({"label": "spam", "text": "win 1"})"
+                      << "\n"
+                      << R"({"label": "spam", "text": "lose 2"})"
+                      << "\n\n"
+                      << R"({"label": "ham", "text": "note 3"})"
+                      << "\n";
+  EXPECT_EQ(Run({"classify", "--input", path, "--batch", "2", "--summary",
+                 "--output", "json"}),
+            0)
+      << err();
+  EXPECT_EQ(server_.classify_requests().size(), 2u);
+  const Json json = ParseOutput(out());
+  EXPECT_EQ(json["counts"]["ham"], 2);
+  EXPECT_EQ(json["summary"]["right"], 2);
+  EXPECT_EQ(json["summary"]["total"], 3);
+  EXPECT_FALSE(json.contains("results"));
+}
+
+TEST_F(CommandsTest, HealthIsAnExitCode) {
+  EXPECT_EQ(Run({"health"}), 0);
+  EXPECT_EQ(out(), "SERVING\n");
+  server_.health = grpc::health::v1::HealthCheckResponse::NOT_SERVING;
+  EXPECT_EQ(Run({"health"}), 3);
+}
+
+TEST_F(CommandsTest, ListsAndShowsModels) {
+  server_.model.set_name("tiny");
+  server_.model.set_state(v1::Model::STATE_READY);
+  server_.model.set_kv_bytes_per_token(3072);
+  EXPECT_EQ(Run({"list"}), 0);
+  EXPECT_THAT(out(), HasSubstr("tiny   ready"));
+  EXPECT_EQ(Run({"show", "tiny"}), 0);
+  EXPECT_THAT(out(), HasSubstr("KV per token  3.0 KiB"));
+}
+
+TEST_F(CommandsTest, BenchMeasuresEveryRequestAndHashesTheTokens) {
+  server_.model.set_name("tiny");
+  server_.model.set_vocab_size(100);
+  server_.responses = TwoPieces();
+  EXPECT_EQ(Run({"bench", "--streams", "3", "--requests", "10",
+                 "--prompt-tokens", "4", "--output", "json"}),
+            0)
+      << err();
+  const Json json = ParseOutput(out());
+  EXPECT_EQ(json["model"], "tiny");
+  EXPECT_EQ(json["requests"], 10);
+  EXPECT_GT(json["end_to_end_ms"]["p50"].get<double>(), 0);
+  EXPECT_EQ(json["token_hash"].get<std::string>().size(), 16u);
+  EXPECT_TRUE(server_.last_generate().ignore_eos());
+  EXPECT_EQ(server_.last_generate().tokens().ids_size(), 4);
+}
+
+TEST_F(CommandsTest, BenchEndsWithTheFirstError) {
+  server_.model.set_vocab_size(100);
+  EXPECT_EQ(Run({"bench", "--model", "x", "--warmup", "0"}), 0) << err();
+  server_.status = {grpc::StatusCode::RESOURCE_EXHAUSTED, "full"};
+  EXPECT_EQ(Run({"bench", "--model", "x"}), 1);
+  EXPECT_THAT(err(), Not(HasSubstr("cancel")));
+}
+
+}  // namespace
+}  // namespace headcount

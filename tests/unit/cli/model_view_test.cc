@@ -1,0 +1,53 @@
+#include "cli/model_view.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace headcount {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::LayerHeads Layer(int query_heads, int kv_heads, std::vector<int> kept) {
+  v1::LayerHeads layer;
+  layer.set_query_heads_unpruned(query_heads);
+  layer.set_kv_heads_unpruned(kv_heads);
+  for (const int head : kept) layer.add_query_heads(head);
+  return layer;
+}
+
+TEST(HeadStripTest, ShowsEachHeadInItsGroup) {
+  EXPECT_EQ(HeadStrip(Layer(6, 2, {0, 1, 2, 3, 4, 5})), "### ###");
+  EXPECT_EQ(HeadStrip(Layer(6, 2, {0, 2})), "#.# ...");
+  EXPECT_EQ(HeadStrip(Layer(3, 3, {1})), ". # .");
+  EXPECT_EQ(HeadStrip(Layer(4, 1, {3})), "...#");
+  EXPECT_EQ(HeadStrip(Layer(4, 2, {})), ".. ..");
+  EXPECT_EQ(HeadStrip(Layer(0, 0, {})), "-");
+}
+
+TEST(HeadStripTest, SurvivesAServerThatLies) {
+  EXPECT_EQ(HeadStrip(Layer(3, 1, {-1, 3, 1 << 30, 1})), ".#.");
+  EXPECT_EQ(HeadStrip(Layer(3, 7, {1})), HeadStrip(Layer(3, 7, {1})));
+}
+
+TEST(ModelViewTest, SaysWhatPruningSaved) {
+  v1::Model model;
+  model.set_name("mailroom-half");
+  model.set_kv_bytes_per_token(1536);
+  model.set_kv_bytes_per_token_unpruned(3072);
+  model.set_weight_bytes(900);
+  model.set_weight_bytes_pruned(100);
+  model.set_query_heads(36);
+  model.set_query_heads_unpruned(72);
+  *model.add_layers() = Layer(6, 2, {0, 1, 2});
+  const std::string text = RenderModel(model);
+  EXPECT_THAT(text, HasSubstr("1.5 KiB, 50.0 % less than the 3.0 KiB"));
+  EXPECT_THAT(text, HasSubstr("900 B, 10.0 % less than the 1000 B"));
+  EXPECT_THAT(text, HasSubstr("36 of 72, 36 pruned"));
+  EXPECT_THAT(text, HasSubstr("### ..."));
+  EXPECT_EQ(ModelJson(model)["layers"][0]["query_heads"],
+            Json::array({0, 1, 2}));
+}
+
+}  // namespace
+}  // namespace headcount
