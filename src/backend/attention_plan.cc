@@ -62,8 +62,7 @@ void PlanAttention(const LayerHeads& heads,
   for (size_t s = 0; s < sequences.size(); ++s) {
     const StepSequence& sequence = sequences[s];
     for (int32_t row = 0; row < sequence.num_rows; row += options.tile_rows) {
-      const int32_t rows =
-          std::min(options.tile_rows, sequence.num_rows - row);
+      const int32_t rows = std::min(options.tile_rows, sequence.num_rows - row);
       PlanTile(heads,
                {.sequence = static_cast<int32_t>(s),
                 .first_row = sequence.first_row + row,

@@ -30,9 +30,8 @@ std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter,
 }
 
 float UniformFloat(uint64_t seed, uint64_t position) {
-  const std::array<uint32_t, 4> bits =
-      Philox4x32({Low(position), High(position), 0, 0},
-                 {Low(seed), High(seed)});
+  const std::array<uint32_t, 4> bits = Philox4x32(
+      {Low(position), High(position), 0, 0}, {Low(seed), High(seed)});
   return static_cast<float>(bits[0] >> 8) * 0x1p-24f;
 }
 

@@ -177,8 +177,8 @@ absl::Status ReadTemplate(const Step& step, int32_t max_vocabulary,
   bool seen_text = false;
   for (const Json& part : **parts) {
     if (const Json* token = FindMember(part, "SpecialToken")) {
-      const absl::Status status = ReadTemplateToken(
-          step, *token, max_vocabulary, seen_text ? after : before);
+      absl::Status status = ReadTemplateToken(step, *token, max_vocabulary,
+                                              seen_text ? after : before);
       if (!status.ok()) return status;
       continue;
     }
@@ -205,7 +205,7 @@ absl::Status ReadPostProcessor(const Json& root, int32_t max_vocabulary,
     if (step.type != "TemplateProcessing") {
       return Unsupported(step, "ByteLevel and TemplateProcessing are");
     }
-    const absl::Status status = ReadTemplate(step, max_vocabulary, pipeline);
+    absl::Status status = ReadTemplate(step, max_vocabulary, pipeline);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

@@ -55,7 +55,10 @@ absl::Status CheckModelSettings(const Json& model) {
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json* affix = FindMember(model, key);
-    if (affix != nullptr && *affix != "") {
+    const bool none =
+        affix == nullptr ||
+        (affix->is_string() && affix->get_ref<const std::string&>().empty());
+    if (!none) {
       return InvalidField(absl::StrCat("model.", key), Describe(*affix),
                           " is not supported; null is");
     }

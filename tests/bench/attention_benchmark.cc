@@ -40,8 +40,8 @@ struct Shape {
   int rows;
 };
 
-constexpr Shape kDecodes[] = {{1, 127, 1},   {1, 2047, 1},  {16, 127, 1},
-                              {16, 511, 1},  {16, 2047, 1}, {1, 16383, 1}};
+constexpr Shape kDecodes[] = {{1, 127, 1},  {1, 2047, 1},  {16, 127, 1},
+                              {16, 511, 1}, {16, 2047, 1}, {1, 16383, 1}};
 constexpr Shape kPrefills[] = {{1, 0, 64}, {1, 0, 256}, {1, 1792, 256}};
 
 // Halves or floats between -1 and 1.
@@ -157,11 +157,11 @@ void BM_RotateAndStore(benchmark::State& state, const Geometry& geometry,
 void RegisterAll() {
   const auto add = [](const char* what, auto* body, const Geometry& geometry,
                       KvDtype dtype, const Shape& shape) {
-    const std::string name =
-        std::string(geometry.name) + "/" + what + "/" +
-        std::string(KvDtypeName(dtype)) + "/B:" +
-        std::to_string(shape.sequences) + "/past:" +
-        std::to_string(shape.past) + "/rows:" + std::to_string(shape.rows);
+    const std::string name = std::string(geometry.name) + "/" + what + "/" +
+                             std::string(KvDtypeName(dtype)) +
+                             "/B:" + std::to_string(shape.sequences) +
+                             "/past:" + std::to_string(shape.past) +
+                             "/rows:" + std::to_string(shape.rows);
     benchmark::RegisterBenchmark(name.c_str(), body, geometry, dtype, shape)
         ->UseRealTime();
   };

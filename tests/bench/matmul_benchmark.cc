@@ -58,8 +58,8 @@ void BM_MatMul(benchmark::State& state, Shape shape, WeightDtype dtype,
   const double calls = static_cast<double>(state.iterations());
   const double products =
       static_cast<double>(rows * shape.outputs * shape.inputs);
-  state.counters["GFLOP/s"] = benchmark::Counter(
-      calls * products * 2e-9, benchmark::Counter::kIsRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(calls * products * 2e-9, benchmark::Counter::kIsRate);
   state.counters["GB/s"] =
       benchmark::Counter(calls * static_cast<double>(weights.size()) * 1e-9,
                          benchmark::Counter::kIsRate);
@@ -70,10 +70,10 @@ void RegisterAll() {
   for (const NamedDtype& dtype : kDtypes) {
     for (const Shape& shape : kShapes) {
       for (const int64_t rows : kRows) {
-        const std::string name =
-            std::string("matmul/") + dtype.name + "/" +
-            std::to_string(shape.outputs) + "x" + std::to_string(shape.inputs) +
-            "/rows:" + std::to_string(rows);
+        const std::string name = std::string("matmul/") + dtype.name + "/" +
+                                 std::to_string(shape.outputs) + "x" +
+                                 std::to_string(shape.inputs) +
+                                 "/rows:" + std::to_string(rows);
         benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, shape,
                                      dtype.dtype, rows)
             ->UseRealTime();

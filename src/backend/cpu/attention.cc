@@ -114,9 +114,7 @@ struct ChunkWalk {
   WalkScratch scratch;
 
   int count() const { return end - begin; }
-  int64_t blocks() const {
-    return (length + kBlockTokens - 1) / kBlockTokens;
-  }
+  int64_t blocks() const { return (length + kBlockTokens - 1) / kBlockTokens; }
   // Tokens of the chunk that query `i` of the walk sees.
   int64_t Visible(int i) const {
     const int64_t position = walk->first_position + i / walk->num_queries;
@@ -125,8 +123,7 @@ struct ChunkWalk {
   template <class T>
   const T* Page(int64_t block, int64_t page_offset) const {
     return reinterpret_cast<const T*>(
-        walk->arena + walk->blocks[token / kBlockTokens + block] +
-        page_offset);
+        walk->arena + walk->blocks[token / kBlockTokens + block] + page_offset);
   }
   // The block `distance` after this one, to be fetched from memory meanwhile;
   // near the end of the item one that is there already.
@@ -174,8 +171,8 @@ HWY_NOINLINE void ScoreTile(const ChunkWalk& chunk, int query, int64_t block) {
   const T* next[B];
   for (int b = 0; b < B; ++b) {
     k[b] = chunk.Page<T>(block + b, chunk.walk->page.k_offset);
-    next[b] = chunk.Page<T>(chunk.Ahead(block + b, B),
-                            chunk.walk->page.k_offset);
+    next[b] =
+        chunk.Page<T>(chunk.Ahead(block + b, B), chunk.walk->page.k_offset);
   }
   VF32 sum[R][B][kTokenVectors];
 #pragma GCC unroll 16
@@ -533,8 +530,7 @@ class LayerAttention {
         plan_(step_.inputs.plans[static_cast<size_t>(layer_.layer_class)]),
         workspace_(*workspace),
         pool_(*pool) {
-    const auto queries =
-        static_cast<int64_t>(layer_.heads->query_heads.size());
+    const auto queries = static_cast<int64_t>(layer_.heads->query_heads.size());
     const auto kv_heads = static_cast<int64_t>(layer_.heads->kv_heads.size());
     out_stride_ = queries * layer_.head_dim;
     qkv_stride_ = out_stride_ + 2 * kv_heads * layer_.head_dim;
@@ -591,8 +587,7 @@ class LayerAttention {
     walk.head_dim = layer_.head_dim;
     walk.num_queries = head.num_queries;
     walk.num_rows = item.num_rows;
-    walk.first_position =
-        sequence.past + (item.first_row - sequence.first_row);
+    walk.first_position = sequence.past + (item.first_row - sequence.first_row);
     walk.kv_begin = item.kv_begin;
     walk.kv_end = item.kv_end;
     walk.chunk_tokens = plan_.chunk_tokens;
@@ -612,8 +607,7 @@ class LayerAttention {
     float* states = scratch + states_offset_;
     if (item.partial >= 0) states = Partial(item.partial);
     HWY_DYNAMIC_DISPATCH(WalkItem)
-    (MakeWalk(item),
-     WalkScratch::In(scratch, plan_.chunk_tokens), states);
+    (MakeWalk(item), WalkScratch::In(scratch, plan_.chunk_tokens), states);
     if (item.partial < 0) {
       Finish(item.kv_slot, item.first_row, item.num_rows, states);
     }

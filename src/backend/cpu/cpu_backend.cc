@@ -66,8 +66,8 @@ class CpuBackend final : public Backend {
     headcount::Embed(Packed(table), step_.inputs.tokens, out, &pool_);
   }
 
-  void RmsNorm(const float* x, const float* weight, float epsilon,
-               int64_t rows, int64_t cols, float* out) override {
+  void RmsNorm(const float* x, const float* weight, float epsilon, int64_t rows,
+               int64_t cols, float* out) override {
     headcount::RmsNorm({.x = x,
                         .weight = weight,
                         .epsilon = epsilon,
@@ -119,10 +119,10 @@ class CpuBackend final : public Backend {
     sample_scratch_.resize(static_cast<size_t>(pool_.threads()));
     pool_.Run(static_cast<int64_t>(rows.size()), [&](int64_t i, int worker) {
       const SampleRow& row = rows[static_cast<size_t>(i)];
-      results[static_cast<size_t>(i)] = SampleOne(
-          absl::MakeConstSpan(logits + row.logits_row * vocab,
-                              static_cast<size_t>(vocab)),
-          row, &sample_scratch_[static_cast<size_t>(worker)]);
+      results[static_cast<size_t>(i)] =
+          SampleOne(absl::MakeConstSpan(logits + row.logits_row * vocab,
+                                        static_cast<size_t>(vocab)),
+                    row, &sample_scratch_[static_cast<size_t>(worker)]);
     });
     return results;
   }
@@ -142,8 +142,8 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options) {
-  return std::make_unique<CpuBackend>(
-      options.threads > 0 ? options.threads : AvailableCores());
+  return std::make_unique<CpuBackend>(options.threads > 0 ? options.threads
+                                                          : AvailableCores());
 }
 
 }  // namespace headcount

@@ -52,9 +52,8 @@ void RotateHeads(const float* cos, const float* sin, int half, int64_t heads,
 void ConvertToHalves(const float* HWY_RESTRICT from, int count,
                      uint16_t* HWY_RESTRICT to) {
   int i = 0;
-  // What Highway emulates without F16C does not round to the nearest.
-#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3 || \
-    HWY_TARGET == HWY_AVX3_DL || HWY_TARGET == HWY_NEON
+  // What Highway emulates in plain C++ does not round to the nearest.
+#if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
   const hn::CappedTag<float, 8> d;
   const hn::Rebind<hwy::float16_t, hn::CappedTag<float, 8>> dh;
   const int step = static_cast<int>(hn::Lanes(d));
@@ -136,8 +135,7 @@ void RotateAndStoreKv(const StepState& step, const AttentionLayer& layer,
   CHECK(layer.head_dim % 8 == 0 && layer.head_dim <= 256)
       << "head_dim " << layer.head_dim;
   const int64_t rows = static_cast<int64_t>(step.row_sequence.size());
-  const int64_t queries =
-      static_cast<int64_t>(layer.heads->query_heads.size());
+  const int64_t queries = static_cast<int64_t>(layer.heads->query_heads.size());
   const int64_t kv_heads = static_cast<int64_t>(layer.heads->kv_heads.size());
   const int64_t stride = (queries + 2 * kv_heads) * layer.head_dim;
   pool->Run((rows + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {

@@ -107,9 +107,9 @@ HWY_NOINLINE void ComputeTile(const MatMulOperands& operands,
   const T* w[C];
   for (int c = 0; c < C; ++c) {
     const int64_t pair = tile.pair + c;
-    w[c] = reinterpret_cast<const T*>(
-               operands.w->panel(pair / kPairsPerPanel)) +
-           PairOffset<T>(pair % kPairsPerPanel) + tile.col_begin * kPanelWidth;
+    w[c] =
+        reinterpret_cast<const T*>(operands.w->panel(pair / kPairsPerPanel)) +
+        PairOffset<T>(pair % kPairsPerPanel) + tile.col_begin * kPanelWidth;
   }
   Pair sum[C][R];
 #pragma GCC unroll 16
@@ -177,8 +177,8 @@ void FinishTile(const MatMulOperands& operands, const Tile& tile, int rows,
                 int pairs) {
   const float* sum = tile.sums;
   for (int64_t pair = tile.pair; pair < tile.pair + pairs; ++pair) {
-    const int64_t col = pair / kPairsPerPanel * kPanelWidth +
-                        pair % kPairsPerPanel * kStep;
+    const int64_t col =
+        pair / kPairsPerPanel * kPanelWidth + pair % kPairsPerPanel * kStep;
     for (int64_t row = tile.row; row < tile.row + rows; ++row) {
       StoreOutput(operands, row, col, sum);
       StoreOutput(operands, row, col + kHalfPanel, sum + kStep);
@@ -198,8 +198,7 @@ HWY_INLINE void RunTile(const MatMulOperands& operands, Tile* tile) {
 
 // R rows times all pairs up to `pair_end`.
 template <class T, int R>
-void ComputePairs(const MatMulOperands& operands, Tile tile,
-                  int64_t pair_end) {
+void ComputePairs(const MatMulOperands& operands, Tile tile, int64_t pair_end) {
   constexpr int kPairs = TilePairs(R);
   while (tile.pair + kPairs <= pair_end) RunTile<T, R, kPairs>(operands, &tile);
   while (tile.pair < pair_end) RunTile<T, R, 1>(operands, &tile);
@@ -285,9 +284,8 @@ void MatMul(const MatMulOperands& operands, ThreadPool* pool) {
   const int64_t panel_step =
       std::clamp<int64_t>(panels * most_row_tasks / wanted, 1, kTaskPanels);
   const int64_t panel_tasks = DivideUp(panels, panel_step);
-  const int64_t row_tasks =
-      std::clamp(DivideUp(wanted, panel_tasks), DivideUp(rows, kTaskRows),
-                 most_row_tasks);
+  const int64_t row_tasks = std::clamp(
+      DivideUp(wanted, panel_tasks), DivideUp(rows, kTaskRows), most_row_tasks);
   const auto run = [&](int64_t task, int /*worker*/) {
     const int64_t panel = task / row_tasks * panel_step;
     const int64_t part = task % row_tasks;

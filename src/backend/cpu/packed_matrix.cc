@@ -73,8 +73,8 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(
   CheckCovered(source);
   std::unique_ptr<PackedMatrix> matrix(
       new PackedMatrix(source, DtypeAtRest(source)));
-  absl::StatusOr<std::unique_ptr<HostBuffer>> storage = HostBuffer::Create(
-      matrix->panels() * matrix->panel_bytes());
+  absl::StatusOr<std::unique_ptr<HostBuffer>> storage =
+      HostBuffer::Create(matrix->panels() * matrix->panel_bytes());
   if (!storage.ok()) return storage.status();
   matrix->storage_ = *std::move(storage);
   pool->Run(matrix->panels(), [&](int64_t index, int /*worker*/) {
@@ -123,9 +123,8 @@ void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
 void PackedMatrix::CopyRow(int64_t row, float* out) const {
   CHECK(row >= 0 && row < rows_) << "row " << row << " of " << rows_;
   const int64_t element = ElementBytes(dtype_);
-  const std::byte* from =
-      panel(row / kPanelRows) +
-      OffsetInPanel(dtype_, 0, row % kPanelRows) * element;
+  const std::byte* from = panel(row / kPanelRows) +
+                          OffsetInPanel(dtype_, 0, row % kPanelRows) * element;
   for (int64_t col = 0; col < cols_; ++col) {
     out[col] = ReadFloat(dtype_, from + col * kPanelRows * element);
   }

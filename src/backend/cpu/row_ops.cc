@@ -60,8 +60,7 @@ HWY_INLINE void SwiGluVector(D d, const float* gate, const float* up,
   const auto exponent =
       hn::Min(hn::Set(d, 127.0f),
               hn::Mul(g, hn::Set(d, -std::numbers::log2e_v<float>)));
-  const auto silu =
-      hn::Div(g, hn::Add(hn::Set(d, 1.0f), Exp2(d, exponent)));
+  const auto silu = hn::Div(g, hn::Add(hn::Set(d, 1.0f), Exp2(d, exponent)));
   hn::StoreU(hn::Mul(silu, hn::LoadU(d, up)), d, out);
 }
 
@@ -128,8 +127,8 @@ void SwiGlu(const float* x, int64_t rows, int64_t width, float* out,
   });
 }
 
-void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                int64_t cols, float* out) {
+void GatherRows(const float* x, absl::Span<const int32_t> indices, int64_t cols,
+                float* out) {
   for (const int32_t index : indices) {
     std::memcpy(out, x + index * cols,
                 static_cast<size_t>(cols) * sizeof(float));

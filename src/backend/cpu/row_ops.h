@@ -26,7 +26,7 @@ void RmsNorm(const RmsNormOperands& operands, ThreadPool* pool);
 void SwiGlu(const float* x, int64_t rows, int64_t width, float* out,
             ThreadPool* pool);
 
-void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                int64_t cols, float* out);
+void GatherRows(const float* x, absl::Span<const int32_t> indices, int64_t cols,
+                float* out);
 
 }  // namespace headcount

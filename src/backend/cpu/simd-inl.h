@@ -25,9 +25,8 @@ using VF32 = hn::Vec<F32>;
 inline constexpr size_t kLanes = hn::MaxLanes(F32());
 
 // Vectors that the target can hold at a time, with room for operands.
-inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3 ||
-                                       HWY_TARGET == HWY_AVX3_DL ||
-                                       HWY_TARGET == HWY_NEON;
+inline constexpr bool kManyRegisters =
+    HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;
 
 template <class D>
 HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
@@ -35,25 +34,22 @@ HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
 }
 
 // Exact for every half, infinities and NaN included (what Highway emulates
-// without F16C is not).
+// in plain C++ is not).
 template <class D>
 HWY_INLINE hn::Vec<D> LoadFloats(D d, const hwy::float16_t* from) {
-#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128 || \
-    HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
   const hn::RebindToUnsigned<D> du;
   const hn::Rebind<uint16_t, D> du16;
   const auto half = hn::PromoteTo(
       du, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from)));
   const auto sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000u)));
-  const auto magnitude =
-      hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFFu)));
-  const auto scaled =
-      hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
+  const auto magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFFu)));
+  const auto scaled = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
   const auto special = hn::VecFromMask(
       du, hn::Eq(hn::And(half, hn::Set(du, 0x7C00u)), hn::Set(du, 0x7C00u)));
   const auto exponent = hn::And(special, hn::Set(du, 0x7F800000u));
-  return hn::BitCast(
-      d, hn::Or(hn::BitCast(du, scaled), hn::Or(exponent, sign)));
+  return hn::BitCast(d,
+                     hn::Or(hn::BitCast(du, scaled), hn::Or(exponent, sign)));
 #else
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
 #endif
@@ -75,10 +71,9 @@ HWY_INLINE V Exp2(D d, V x) {
   q = hn::MulAdd(q, f, hn::Set(d, 0.6931471880262287f));
   q = hn::MulAdd(q, f, hn::Set(d, 1.0f));
   const V lowest = hn::Set(d, -126.0f);
-  const V exponent =
-      hn::Min(hn::Max(rounded, lowest), hn::Set(d, 127.0f));
-  const auto power = hn::ShiftLeft<23>(
-      hn::Add(hn::ConvertTo(di, exponent), hn::Set(di, 127)));
+  const V exponent = hn::Min(hn::Max(rounded, lowest), hn::Set(d, 127.0f));
+  const auto power =
+      hn::ShiftLeft<23>(hn::Add(hn::ConvertTo(di, exponent), hn::Set(di, 127)));
   return hn::IfThenZeroElse(hn::Lt(x, lowest),
                             hn::Mul(q, hn::BitCast(d, power)));
 }

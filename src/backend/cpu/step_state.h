@@ -17,8 +17,8 @@ struct StepState {
   // Byte offset in the arena of the block that holds `token` of a sequence.
   int64_t Block(const StepSequence& sequence, int group, int64_t token) const {
     const int64_t begin = sequence.block_begin[static_cast<size_t>(group)];
-    return inputs.block_offsets[static_cast<size_t>(begin +
-                                                    token / kBlockTokens)];
+    return inputs
+        .block_offsets[static_cast<size_t>(begin + token / kBlockTokens)];
   }
 };
 

@@ -33,10 +33,10 @@ std::vector<StepSequence> RandomSequences(TestRandom& random, int count) {
   for (int i = 0; i < count; ++i) {
     StepSequence sequence;
     sequence.first_row = row;
-    sequence.num_rows = RandomInt(random, 0, 2) == 0
-                            ? RandomInt(random, 1, 70)
-                            : RandomInt(random, 1, 2);
-    sequence.past = RandomInt(random, 0, 1) == 0 ? 0 : RandomInt(random, 0, 900);
+    sequence.num_rows = RandomInt(random, 0, 2) == 0 ? RandomInt(random, 1, 70)
+                                                     : RandomInt(random, 1, 2);
+    sequence.past =
+        RandomInt(random, 0, 1) == 0 ? 0 : RandomInt(random, 0, 900);
     row += sequence.num_rows;
     sequences.push_back(sequence);
   }

@@ -26,8 +26,8 @@ AttentionPlanOptions SmallChunks() {
 void ExpectAgreesWithReference(const AttentionCase& attention_case,
                                Backend* backend) {
   const AttentionWorld world(attention_case, 1);
-  const std::vector<float> out = world.Run(world.RandomSchedule(2),
-                                           SmallChunks(), backend, 3);
+  const std::vector<float> out =
+      world.Run(world.RandomSchedule(2), SmallChunks(), backend, 3);
   const std::vector<double> expected = world.Reference();
   ASSERT_EQ(out.size(), expected.size());
   for (size_t i = 0; i < out.size(); ++i) {
@@ -59,18 +59,14 @@ TEST(AttentionTest, AgreesWithDoublePrecisionForRaggedGroups) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 2});
   ForEachSimdTarget([&] {
     // Groups of 3, 1, 2; of a KV head gone; one query head left; MQA.
-    ExpectAgreesWithReference({.shape = {9, 3},
-                               .pruned = {3, 5, 7},
-                               .lengths = {33, 50}},
-                              backend.get());
-    ExpectAgreesWithReference({.shape = {12, 4},
-                               .pruned = {0, 1, 2, 11},
-                               .lengths = {40}},
-                              backend.get());
-    ExpectAgreesWithReference({.shape = {4, 4},
-                               .pruned = {0, 1, 3},
-                               .lengths = {35}},
-                              backend.get());
+    ExpectAgreesWithReference(
+        {.shape = {9, 3}, .pruned = {3, 5, 7}, .lengths = {33, 50}},
+        backend.get());
+    ExpectAgreesWithReference(
+        {.shape = {12, 4}, .pruned = {0, 1, 2, 11}, .lengths = {40}},
+        backend.get());
+    ExpectAgreesWithReference(
+        {.shape = {4, 4}, .pruned = {0, 1, 3}, .lengths = {35}}, backend.get());
     ExpectAgreesWithReference({.shape = {20, 1}, .lengths = {90}},
                               backend.get());
   });
@@ -84,8 +80,8 @@ TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
     for (int round = 0; round < 6; ++round) {
       TestRandom random(static_cast<uint32_t>(round));
       AttentionCase attention_case;
-      attention_case.shape = round % 2 == 0 ? LayerShape{9, 3}
-                                            : LayerShape{8, 2};
+      attention_case.shape =
+          round % 2 == 0 ? LayerShape{9, 3} : LayerShape{8, 2};
       if (round % 3 != 0) attention_case.pruned = {1, 2, 4};
       attention_case.head_dim = kHeadDims[RandomInt(random, 0, 8)];
       attention_case.dtype = round % 2 == 0 ? KvDtype::kF16 : KvDtype::kF32;
@@ -100,12 +96,12 @@ TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
       for (uint32_t variant = 0; variant < 6; ++variant) {
         options.tile_rows = RandomInt(random, 1, 40);
         options.max_split_rows = RandomInt(random, 0, 20);
-        const std::vector<float> out = world.Run(
-            world.RandomSchedule(variant), options,
-            variant % 2 == 0 ? three.get() : one.get(), variant);
-        ASSERT_EQ(std::memcmp(out.data(), alone.data(),
-                              out.size() * sizeof(float)),
-                  0)
+        const std::vector<float> out =
+            world.Run(world.RandomSchedule(variant), options,
+                      variant % 2 == 0 ? three.get() : one.get(), variant);
+        ASSERT_EQ(
+            std::memcmp(out.data(), alone.data(), out.size() * sizeof(float)),
+            0)
             << "round " << round << " variant " << variant;
       }
     }
@@ -115,10 +111,11 @@ TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
 TEST(AttentionTest, LongDecodesAreSplitWithoutAChange) {
   const std::unique_ptr<Backend> one = CreateCpuBackend({.threads = 1});
   const std::unique_ptr<Backend> two = CreateCpuBackend({.threads = 2});
-  const AttentionWorld world(
-      {.shape = {6, 2}, .head_dim = 64, .dtype = KvDtype::kF16,
-       .lengths = {1300}},
-      7);
+  const AttentionWorld world({.shape = {6, 2},
+                              .head_dim = 64,
+                              .dtype = KvDtype::kF16,
+                              .lengths = {1300}},
+                             7);
   const Schedule schedule = {{{.sequence = 0, .rows = 1299}},
                              {{.sequence = 0, .rows = 1}}};
   AttentionPlanOptions unsplit;
@@ -135,10 +132,12 @@ TEST(AttentionTest, LongDecodesAreSplitWithoutAChange) {
 // AVX2 and AVX-512 differ in the number of lanes alone.
 TEST(AttentionTest, TargetsWithFusedMultiplyAddGiveTheSameBits) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 2});
-  const AttentionWorld world(
-      {.shape = {9, 3}, .pruned = {4}, .head_dim = 40, .dtype = KvDtype::kF16,
-       .lengths = {100}},
-      8);
+  const AttentionWorld world({.shape = {9, 3},
+                              .pruned = {4},
+                              .head_dim = 40,
+                              .dtype = KvDtype::kF16,
+                              .lengths = {100}},
+                             8);
   std::vector<std::vector<float>> results;
   for (const int64_t target : SimdTargets()) {
     if (target != HWY_AVX2 && target != HWY_AVX3) continue;

@@ -72,12 +72,12 @@ AttentionWorld::AttentionWorld(const AttentionCase& attention_case,
   }
   const int half = case_.head_dim / 2;
   for (int i = 0; i < half; ++i) {
-    rope_.inverse_frequency.push_back(static_cast<float>(
-        std::pow(10000.0, -static_cast<double>(i) / half)));
+    rope_.inverse_frequency.push_back(
+        static_cast<float>(std::pow(10000.0, -static_cast<double>(i) / half)));
   }
   rope_.scale = 1.1f;
-  tokens_ = std::accumulate(case_.lengths.begin(), case_.lengths.end(),
-                            int64_t{0});
+  tokens_ =
+      std::accumulate(case_.lengths.begin(), case_.lengths.end(), int64_t{0});
   TestRandom random(seed);
   qkv_ = RandomFloats(random, tokens_ * qkv_width());
   for (float& value : qkv_) value *= 3;  // so that some weights are small
@@ -239,8 +239,8 @@ std::vector<double> AttentionWorld::Reference() const {
               *std::max_element(scores.begin(), scores.end());
           double sum = 0;
           for (double& score : scores) sum += score = std::exp(score - highest);
-          double* out = &result[static_cast<size_t>(
-              (first + t) * out_width() + q * d)];
+          double* out =
+              &result[static_cast<size_t>((first + t) * out_width() + q * d)];
           for (size_t token = 0; token < scores.size(); ++token) {
             for (int i = 0; i < d; ++i) {
               out[i] +=

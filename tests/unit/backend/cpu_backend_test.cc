@@ -104,10 +104,10 @@ TEST(CpuBackendTest, EmbedReadsTheTokensOfTheStep) {
   std::vector<float> out(3 * 24);
   backend->Embed(**matrix, out.data());
   for (size_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(std::memcmp(&out[i * 24],
-                          &table[static_cast<size_t>(tokens[i]) * 24],
-                          24 * sizeof(float)),
-              0);
+    EXPECT_EQ(
+        std::memcmp(&out[i * 24], &table[static_cast<size_t>(tokens[i]) * 24],
+                    24 * sizeof(float)),
+        0);
   }
 }
 

@@ -134,15 +134,14 @@ TEST(MatMulTest, AgreesWithDoublePrecisionForOddSizes) {
   ForEachSimdTarget([] {
     TestRandom random(5);
     for (int i = 0; i < 40; ++i) {
-      ExpectProductIsRight({.rows = RandomInt(random, 1, 20),
-                            .outputs = RandomInt(random, 1, 200),
-                            .inputs = RandomInt(random, 1, 700),
-                            .dtype = kDtypes[i % 3],
-                            .bias = RandomInt(random, 0, 1) == 1,
-                            .mode = RandomInt(random, 0, 1) == 1
-                                        ? Mode::kAdd
-                                        : Mode::kStore},
-                           static_cast<uint32_t>(i));
+      ExpectProductIsRight(
+          {.rows = RandomInt(random, 1, 20),
+           .outputs = RandomInt(random, 1, 200),
+           .inputs = RandomInt(random, 1, 700),
+           .dtype = kDtypes[i % 3],
+           .bias = RandomInt(random, 0, 1) == 1,
+           .mode = RandomInt(random, 0, 1) == 1 ? Mode::kAdd : Mode::kStore},
+          static_cast<uint32_t>(i));
     }
   });
 }
@@ -302,8 +301,8 @@ TEST(PackedMatrixTest, IsPutTogetherFromUnalignedPiecesOfDifferentDtypes) {
     for (int64_t c = 0; c < 2 * head; ++c) {
       const float expected =
           r < rows
-              ? wo.values[static_cast<size_t>(
-                    r * 3 * head + (c < head ? c : c + head))]
+              ? wo.values[static_cast<size_t>(r * 3 * head +
+                                              (c < head ? c : c + head))]
               : tail.values[static_cast<size_t>((r - rows) * 2 * head + c)];
       ASSERT_EQ(row[static_cast<size_t>(c)], expected) << r << ", " << c;
     }

@@ -11,8 +11,8 @@ using TestRandom = std::mt19937;
 
 // Uniform in [low, high].
 inline int RandomInt(TestRandom& random, int low, int high) {
-  return low + static_cast<int>(random() %
-                                static_cast<uint32_t>(high - low + 1));
+  return low +
+         static_cast<int>(random() % static_cast<uint32_t>(high - low + 1));
 }
 
 // Uniform in [-1, 1).

@@ -90,8 +90,8 @@ TEST(RowOpsTest, SwiGluAgreesWithDoublePrecisionOverTheWholeRange) {
 TEST(RowOpsTest, SwiGluOfNanIsNanAndOfLargeGatesIsFinite) {
   ForEachSimdTarget([] {
     ThreadPool pool(1);
-    const float x[] = {std::numeric_limits<float>::quiet_NaN(), -1e30f, 1e30f,
-                       1, 1, 1};
+    const float x[] = {
+        std::numeric_limits<float>::quiet_NaN(), -1e30f, 1e30f, 1, 1, 1};
     float out[3];
     SwiGlu(x, 1, 3, out, &pool);
     EXPECT_TRUE(std::isnan(out[0]));
@@ -119,10 +119,10 @@ TEST(RowOpsTest, EmbedCopiesRowsOfTheTableExactly) {
   std::vector<float> out(tokens.size() * 50);
   Embed(**packed, tokens, out.data(), &pool);
   for (size_t i = 0; i < tokens.size(); ++i) {
-    EXPECT_EQ(std::memcmp(&out[i * 50],
-                          &table[static_cast<size_t>(tokens[i]) * 50],
-                          50 * sizeof(float)),
-              0);
+    EXPECT_EQ(
+        std::memcmp(&out[i * 50], &table[static_cast<size_t>(tokens[i]) * 50],
+                    50 * sizeof(float)),
+        0);
   }
 }
 

@@ -37,9 +37,8 @@ std::vector<double> Distribution(const std::vector<float>& logits,
     const bool banned = std::count(row.banned.begin(), row.banned.end(), i) > 0;
     if (!banned && logits[i] != -kInfinity) order.push_back(i);
   }
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-    return logits[a] > logits[b];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return logits[a] > logits[b]; });
   if (row.top_k > 0 && order.size() > static_cast<size_t>(row.top_k)) {
     order.resize(static_cast<size_t>(row.top_k));
   }

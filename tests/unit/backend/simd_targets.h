@@ -16,7 +16,7 @@ namespace headcount {
 inline std::vector<int64_t> SimdTargets() {
   std::vector<int64_t> targets;
   const int64_t supported = hwy::SupportedTargets();
-  for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_SSE4, HWY_NEON}) {
+  for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_NEON}) {
     if ((supported & target) != 0) targets.push_back(target);
   }
   targets.push_back(HWY_STATIC_TARGET);
