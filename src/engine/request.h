@@ -89,6 +89,8 @@ struct Ending {
 class RequestSink {
  public:
   virtual ~RequestSink() = default;
+  // By value: who overrides it keeps them.
+  // NOLINTNEXTLINE(performance-unnecessary-value-param)
   virtual void OnScores(PromptScores) {}
   virtual void OnOutput(Output output) = 0;
   virtual void OnEnd(Ending ending) = 0;

@@ -108,7 +108,7 @@ StepPlan Scheduler::Step(absl::Time now, StepEvents events) {
   for (int i = 0; i < num_models && plan.parts.empty(); ++i) {
     PlanModel((turn_ + i) % num_models, &plan);
   }
-  if (!plan.parts.empty()) turn_ = (plan.model + 1) % num_models;
+  if (!plan.parts.empty()) turn_ = plan.model + 1;
   return plan;
 }
 

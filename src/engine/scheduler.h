@@ -170,7 +170,7 @@ class Scheduler {
   std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::set<std::pair<absl::Time, RequestId>> deadlines_;  // finite ones
   RequestId newest_ = 0;
-  int turn_ = 0;  // model that is asked first
+  int turn_ = 0;  // model that is asked first, modulo their number
   int64_t waiting_tokens_ = 0;
   uint64_t preemptions_ = 0;
 };

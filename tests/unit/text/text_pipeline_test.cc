@@ -134,40 +134,29 @@ TEST(TextPipelineTest, PostProcessorsThatCannotBeReadNameTheField) {
   const std::string ids_field =
       "post_processor.special_tokens[\"<|bos|>\"].ids: ";
   ExpectRefused({
-      {"other", [&](Json& j) {
-    j["post_processor"]["type"] = "Roberta"; },
+      {"other", [&](Json& j) { j["post_processor"]["type"] = "Roberta"; },
        "post_processor.type: \"Roberta\""},
-      {"no template", [&](Json& j) {
-    j["post_processor"].erase("single"); },
+      {"no template", [&](Json& j) { j["post_processor"].erase("single"); },
        "post_processor.single: is missing"},
-      {"no text", [&](Json& j) {
-    single(j).erase(1); },
+      {"no text", [&](Json& j) { single(j).erase(1); },
        "post_processor.single: has no Sequence A"},
-      {"text twice", [&](Json& j) {
-    single(j).push_back(single(j)[1]); },
+      {"text twice", [&](Json& j) { single(j).push_back(single(j)[1]); },
        "post_processor.single: is not SpecialTokens around one Sequence A"},
-      {"text B", [&](Json& j) {
-    single(j)[1]["Sequence"]["id"] = "B"; },
+      {"text B", [&](Json& j) { single(j)[1]["Sequence"]["id"] = "B"; },
        "post_processor.single: is not"},
-      {"a string", [&](Json& j) {
-    single(j)[0] = "<|bos|>"; },
+      {"a string", [&](Json& j) { single(j)[0] = "<|bos|>"; },
        "post_processor.single: is not"},
       {"no name",
-       [&](Json& j) {
-    single(j)[0]["SpecialToken"] = Json::array(); },
+       [&](Json& j) { single(j)[0]["SpecialToken"] = Json::array(); },
        "post_processor.single.SpecialToken.id: is missing"},
       {"unknown name",
-       [&](Json& j) {
-    single(j)[0]["SpecialToken"]["id"] = "<s>"; },
+       [&](Json& j) { single(j)[0]["SpecialToken"]["id"] = "<s>"; },
        "post_processor.special_tokens[\"<s>\"].ids: is missing"},
-      {"ids a number", [&](Json& j) {
-    ids(j) = 261; },
+      {"ids a number", [&](Json& j) { ids(j) = 261; },
        ids_field + "is 261, not an array"},
-      {"id 2^31", [&](Json& j) {
-    ids(j)[0] = int64_t{1} << 31; },
+      {"id 2^31", [&](Json& j) { ids(j)[0] = int64_t{1} << 31; },
        ids_field + "is 2147483648, not a number from 0 to 999"},
-       "post_processor: id 300 is not that of a token"},
-});
+  });
 }
 
 TEST(TextPipelineTest, ReadsEveryStepInOrder) {
@@ -175,9 +164,9 @@ TEST(TextPipelineTest, ReadsEveryStepInOrder) {
   json["normalizer"] = Sequence("normalizers", {{{"type", "NFC"}}});
   json["pre_tokenizer"] = Split(kQwen2, "Isolated", false);
   Json& steps = json["pre_tokenizer"]["pretokenizers"];
-  steps.insert(steps.begin(), {{"type", "Digits"}});
-  steps.insert(steps.begin(),
-               {{"type", "Digits"}, {"individual_digits", true}});
+  const Json digits = {{"type", "Digits"}};
+  const Json single_digits = {{"type", "Digits"}, {"individual_digits", true}};
+  steps = {single_digits, digits, steps[0], kByteLevel};
   steps.back()["use_regex"] = true;
   const auto pipeline = ReadTextPipeline(json, kMaxVocabulary);
   ASSERT_TRUE(pipeline.ok()) << pipeline.status();
