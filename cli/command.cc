@@ -57,7 +57,8 @@ int UsageError(const CLI::App& app, const std::string& message,
   if (app.get_parent() != nullptr) {
     name = absl::StrCat(app.get_parent()->get_name(), " ", name);
   }
-  console.err << name << ": " << message << "\nSee '" << name << " --help'.\n";
+  PrintError(console, name, message);
+  console.err << "See '" << name << " --help'.\n";
   return kExitUsage;
 }
 
@@ -76,7 +77,8 @@ std::unique_ptr<CLI::App> NewCommandLine() {
   root->option_defaults()->always_capture_default();
   root->formatter(std::make_shared<HelpFormatter>());
   root->require_subcommand(1, 1);
-  root->set_version_flag("--version", "headcount " HEADCOUNT_VERSION);
+  root->set_version_flag("--version", "headcount " HEADCOUNT_VERSION,
+                         "print the version and exit");
   root->footer(
       "'headcount COMMAND --help' explains a command, with examples. Each "
       "flag\n"
@@ -130,7 +132,7 @@ int RunCommand(CLI::App& root, const std::vector<Command>& commands,
   console.out.flush();
   // Who pressed Ctrl-C knows.
   if (!status.ok() && !absl::IsCancelled(status)) {
-    console.err << "headcount: " << status.message() << "\n";
+    PrintError(console, root.get_name(), std::string(status.message()));
   }
   return ExitCodeOf(status);
 }

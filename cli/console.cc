@@ -24,16 +24,25 @@ bool IsC1(const std::string& text, size_t i) {
 }  // namespace
 
 Console Console::Standard(std::string program) {
-  const char* no_colour = std::getenv("NO_COLOR");
-  const bool out_is_terminal = isatty(STDOUT_FILENO) != 0;
-  return {
-      .in = std::cin,
-      .out = std::cout,
-      .err = std::cerr,
-      .out_is_terminal = out_is_terminal,
-      .err_is_terminal = isatty(STDERR_FILENO) != 0,
-      .colour = out_is_terminal && (no_colour == nullptr || *no_colour == '\0'),
-      .program = std::move(program)};
+  const char* no_colour = std::getenv("NO_COLOR");  // no-color.org
+  const bool err_is_terminal = isatty(STDERR_FILENO) != 0;
+  return {.in = std::cin,
+          .out = std::cout,
+          .err = std::cerr,
+          .out_is_terminal = isatty(STDOUT_FILENO) != 0,
+          .err_is_terminal = err_is_terminal,
+          .err_has_colours =
+              err_is_terminal && (no_colour == nullptr || *no_colour == '\0'),
+          .program = std::move(program)};
+}
+
+void PrintError(Console& console, const std::string& name,
+                const std::string& message) {
+  if (console.err_has_colours) {
+    console.err << "\x1b[1;31m" << name << ":\x1b[0m " << message << "\n";
+  } else {
+    console.err << name << ": " << message << "\n";
+  }
 }
 
 std::string Printable(const std::string& text, bool keep_lines) {

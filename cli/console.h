@@ -14,13 +14,17 @@ struct Console {
   std::ostream& err;
   bool out_is_terminal = false;
   bool err_is_terminal = false;
-  bool colour = false;  // `out` shows colours: a terminal, and no NO_COLOR
+  bool err_has_colours = false;  // a terminal, and no NO_COLOR
   // How this program was started, for commands that the reader can paste.
   std::string program = "headcount";
 
   // stdin, stdout and stderr of this process.
   static Console Standard(std::string program);
 };
+
+// One line on `err`: "name: message", the name in red where colours show.
+void PrintError(Console& console, const std::string& name,
+                const std::string& message);
 
 // `text` without what a terminal would obey: control characters become spaces
 // (line feeds and tabs too, unless `keep_lines`). Mail and model output are

@@ -17,8 +17,10 @@ std::string Spaces(int count) {
   return std::string(static_cast<size_t>(count), ' ');
 }
 
-// "  name   text", the text wrapped and lined up at kTextColumn.
-std::string Entry(const std::string& name, const std::string& text) {
+// "  name   words", wrapped and lined up at kTextColumn. A word may have
+// spaces: it is not broken.
+std::string Entry(const std::string& name,
+                  const std::vector<std::string>& words) {
   std::string result = absl::StrCat("  ", name);
   int column = Columns(result);
   if (column > kTextColumn - 2) {
@@ -27,22 +29,24 @@ std::string Entry(const std::string& name, const std::string& text) {
   }
   result += Spaces(kTextColumn - column);
   column = kTextColumn;
-  bool first = true;
-  const std::vector<std::string> words = absl::StrSplit(text, ' ');
   for (const std::string& word : words) {
     const int width = Columns(word);
-    if (!first && column + 1 + width > kWidth) {
+    if (column > kTextColumn && column + 1 + width > kWidth) {
       result += "\n" + Spaces(kTextColumn);
       column = kTextColumn;
-    } else if (!first) {
+    } else if (column > kTextColumn) {
       result += " ";
       ++column;
     }
     absl::StrAppend(&result, word);
     column += width;
-    first = false;
   }
   return result + "\n";
+}
+
+std::string Entry(const std::string& name, const std::string& text) {
+  const std::vector<std::string> words = absl::StrSplit(text, ' ');
+  return Entry(name, words);
 }
 
 std::string FlagName(const CLI::Option& option) {
@@ -61,20 +65,19 @@ std::string FlagName(const CLI::Option& option) {
   return text;
 }
 
-std::string FlagText(const CLI::Option& option) {
-  std::string text = option.get_description();
-  std::vector<std::string> notes;
-  if (option.get_required()) notes.emplace_back("required");
-  if (!option.get_default_str().empty()) {
-    notes.push_back("default " + option.get_default_str());
+// What it does, its default and its environment variable.
+std::vector<std::string> FlagWords(const CLI::Option& option) {
+  std::vector<std::string> words =
+      absl::StrSplit(option.get_description(), ' ');
+  if (option.get_required()) words.emplace_back("[required]");
+  const std::string& value = option.get_default_str();
+  if (!value.empty() && value != "[]") {  // [] is CLI11's empty list
+    words.push_back(absl::StrCat("[default ", value, "]"));
   }
   if (!option.get_envname().empty()) {
-    notes.push_back("env " + option.get_envname());
+    words.push_back(absl::StrCat("[env ", option.get_envname(), "]"));
   }
-  if (!notes.empty()) {
-    absl::StrAppend(&text, " [", absl::StrJoin(notes, ", "), "]");
-  }
-  return text;
+  return words;
 }
 
 std::string PositionalName(const CLI::Option& option) {
@@ -113,7 +116,7 @@ std::string Flags(const CLI::App& app) {
           option == app.get_help_ptr()) {
         continue;
       }
-      entries += Entry(FlagName(*option), FlagText(*option));
+      entries += Entry(FlagName(*option), FlagWords(*option));
     }
     if (entries.empty() || group.empty()) continue;
     absl::StrAppend(&text, "\n", group == "Options" ? "Flags" : group, ":\n",

@@ -1,7 +1,6 @@
 #include "cli/interrupt.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -27,7 +26,7 @@ sigset_t EndingSignals() {
 
 Interrupt::Interrupt(std::function<void()> on_signal) {
   const sigset_t set = EndingSignals();
-  CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  CHECK(pthread_sigmask(SIG_BLOCK, &set, &previous_) == 0);
   signals_ = signalfd(-1, &set, SFD_CLOEXEC);
   stop_ = eventfd(0, EFD_CLOEXEC);
   CHECK(signals_ >= 0 && stop_ >= 0);
@@ -40,8 +39,7 @@ Interrupt::~Interrupt() {
   thread_.join();
   close(signals_);
   close(stop_);
-  const sigset_t set = EndingSignals();
-  CHECK(pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
+  CHECK(pthread_sigmask(SIG_SETMASK, &previous_, nullptr) == 0);
 }
 
 void Interrupt::Watch(const std::function<void()>& on_signal) {

@@ -1,6 +1,8 @@
 // Ctrl-C (SIGINT) and SIGTERM as an event instead of a sudden end.
 #pragma once
 
+#include <signal.h>
+
 #include <functional>
 #include <thread>
 
@@ -20,8 +22,9 @@ class Interrupt {
  private:
   void Watch(const std::function<void()>& on_signal);
 
-  int signals_;  // signalfd
-  int stop_;     // eventfd, readable when the watch shall end
+  sigset_t previous_;  // the thread's mask before
+  int signals_;        // signalfd
+  int stop_;           // eventfd, readable when the watch shall end
   std::thread thread_;
 };
 

@@ -1,5 +1,6 @@
 #include "cli/model_view.h"
 
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -98,14 +99,14 @@ std::string HeadStrip(const v1::LayerHeads& layer) {
 }
 
 std::string RenderModel(const v1::Model& model) {
+  const bool serving = model.state() != v1::Model::STATE_UNSPECIFIED;
   const int64_t weights = model.weight_bytes();
   const std::string concurrent =
       model.max_concurrent() == 0
           ? "as many sequences as the pool holds"
           : absl::StrCat(model.max_concurrent(), " sequences at most");
-  std::string text = RenderFields({
+  std::vector<std::pair<std::string, std::string>> fields = {
       {"name", model.name()},
-      {"state", StateName(model.state())},
       {"architecture",
        absl::StrFormat("%s, %d layers, hidden %d, head dim %d, vocabulary %s",
                        model.architecture(), model.num_layers(),
@@ -123,13 +124,19 @@ std::string RenderModel(const v1::Model& model) {
       {"labels", model.labels().empty()
                      ? "none (see `classify` in headcount.yaml)"
                      : absl::StrJoin(model.labels(), ", ")},
-      {"now",
-       absl::StrFormat("%d running, %d waiting, %s of KV cache",
-                       model.requests_running(), model.requests_waiting(),
-                       FormatByteSize(model.kv_bytes_used()))},
-  });
-  if (model.layers_size() > 0)
+  };
+  if (serving) {
+    fields.emplace_back(
+        "now",
+        absl::StrFormat("%s, %d running, %d waiting, %s of KV cache",
+                        StateName(model.state()), model.requests_running(),
+                        model.requests_waiting(),
+                        FormatByteSize(model.kv_bytes_used())));
+  }
+  std::string text = RenderFields(fields);
+  if (model.layers_size() > 0) {
     absl::StrAppend(&text, "\n", RenderLayers(model));
+  }
   return text;
 }
 

@@ -16,7 +16,8 @@ std::string StateName(v1::Model::State state);
 // that never had attention.
 std::string HeadStrip(const v1::LayerHeads& layer);
 
-// Everything about the model, for people; ends with a line feed.
+// Everything about the model, for people; ends with a line feed. Says what runs
+// now unless the state is unspecified.
 std::string RenderModel(const v1::Model& model);
 
 // The message with the names of its fields; byte counts as numbers.

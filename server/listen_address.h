@@ -26,4 +26,8 @@ absl::StatusOr<ListenAddress> ParseListenAddress(absl::string_view text);
 // it with the host as a number.
 absl::StatusOr<ListenAddress> CheckListenAddress(const ListenAddress& address);
 
+// Connects to it and hangs up, which wakes a server that waits for somebody to
+// come. Whether it worked does not matter.
+void Knock(const ListenAddress& address);
+
 }  // namespace headcount

@@ -1,9 +1,13 @@
 #include "server/metrics_endpoint.h"
 
+#include <atomic>
 #include <exception>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "prometheus/exposer.h"
 
 namespace headcount {
@@ -31,6 +35,18 @@ absl::StatusOr<std::unique_ptr<MetricsEndpoint>> MetricsEndpoint::Open(
   return endpoint;
 }
 
-MetricsEndpoint::~MetricsEndpoint() = default;
+// CivetWeb sees that it is to stop when somebody comes, or after two seconds.
+MetricsEndpoint::~MetricsEndpoint() {
+  std::atomic<bool> closed{false};
+  std::thread knocks([this, &closed] {
+    while (!closed) {
+      Knock(address_);
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+  });
+  exposer_.reset();
+  closed = true;
+  knocks.join();
+}
 
 }  // namespace headcount

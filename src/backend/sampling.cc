@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/cpu/logits.h"
 #include "backend/philox.h"
 #include "base/check.h"
 
@@ -16,26 +17,6 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 bool Before(const TokenLogprob& a, const TokenLogprob& b) {
   if (a.logprob != b.logprob) return a.logprob > b.logprob;
   return a.token < b.token;
-}
-
-// Whether no logit is NaN or +inf, and one is finite; finds the highest.
-bool CheckFinite(absl::Span<const float> logits, float* highest) {
-  // Branch-free, so that it is vectorised: NaN fails every comparison.
-  bool below_infinity = true;
-  float max = -kInfinity;
-  for (const float logit : logits) {
-    below_infinity &= logit < kInfinity;
-    max = logit > max ? logit : max;
-  }
-  *highest = max;
-  return below_infinity && max > -kInfinity;
-}
-
-// log(sum(exp(logits))), summed in double.
-double LogSumExp(absl::Span<const float> logits, float highest) {
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - highest);
-  return highest + std::log(sum);
 }
 
 void ReportTop(absl::Span<const float> logits, int count, double log_sum,
@@ -59,6 +40,22 @@ void ReportTop(absl::Span<const float> logits, int count, double log_sum,
     result->top.push_back(
         {entry.token, static_cast<float>(entry.logprob - log_sum)});
   }
+}
+
+// The highest logit that is not banned, the lowest id among equals; -1 when
+// there is none.
+int32_t Greedy(absl::Span<const float> logits,
+               absl::Span<const int32_t> banned) {
+  float best = -kInfinity;
+  int32_t token = -1;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] <= best) continue;
+    const auto id = static_cast<int32_t>(i);
+    if (std::find(banned.begin(), banned.end(), id) != banned.end()) continue;
+    best = logits[i];
+    token = id;
+  }
+  return token;
 }
 
 // The tokens that may be drawn: finite and not banned, by rising id.
@@ -110,7 +107,13 @@ void KeepTopK(size_t count, std::vector<TokenLogprob>* candidates) {
 // more than the last few are sorted.
 void KeepTopP(float top_p, std::vector<TokenLogprob>* candidates) {
   constexpr std::ptrdiff_t kSorted = 64;
-  const double wanted = top_p * SumWeights(*candidates);
+  const double sum = SumWeights(*candidates);
+  const double wanted = top_p * sum;
+  // Even all together, tokens below this weigh less than what may be missing.
+  const double least = (sum - wanted) / static_cast<double>(candidates->size());
+  std::erase_if(*candidates, [&](const TokenLogprob& entry) {
+    return entry.logprob < least;
+  });
   const auto first = candidates->begin();
   auto begin = first;
   auto end = candidates->end();
@@ -154,12 +157,9 @@ int32_t DrawByWeight(float uniform,
 // Applies the filters of `row` and draws; -1 when no token may be drawn.
 int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
              std::vector<TokenLogprob>* candidates) {
+  if (row.temperature <= 0) return Greedy(logits, row.banned);
   ListCandidates(logits, row.banned, candidates);
   if (candidates->empty()) return -1;
-  if (row.temperature <= 0) {
-    return std::min_element(candidates->begin(), candidates->end(), Before)
-        ->token;
-  }
   if (row.top_k > 0) KeepTopK(static_cast<size_t>(row.top_k), candidates);
   ToWeights(row.temperature, candidates);
   if (row.top_p < 1) KeepTopP(row.top_p, candidates);
@@ -168,10 +168,12 @@ int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
       return entry.logprob < row.min_p;
     });
   }
-  std::sort(candidates->begin(), candidates->end(),
-            [](const TokenLogprob& a, const TokenLogprob& b) {
-              return a.token < b.token;
-            });
+  if (row.top_k > 0 || row.top_p < 1) {
+    std::sort(candidates->begin(), candidates->end(),
+              [](const TokenLogprob& a, const TokenLogprob& b) {
+                return a.token < b.token;
+              });
+  }
   return DrawByWeight(UniformFloat(row.seed, row.position), *candidates);
 }
 
@@ -181,9 +183,9 @@ SampleResult SampleOne(absl::Span<const float> logits, const SampleRow& row,
                        std::vector<TokenLogprob>* scratch) {
   SampleResult result;
   float highest = 0;
-  result.finite = CheckFinite(logits, &highest);
+  result.finite = FindHighestLogit(logits, &highest);
   if (!result.finite) return result;
-  const double log_sum = LogSumExp(logits, highest);
+  const double log_sum = highest + std::log(SumExp(logits, highest));
   const auto logprob = [&](int32_t token) {
     CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
         << "token " << token << " of " << logits.size();

@@ -41,7 +41,8 @@ struct SampleResult {
   float logprob = 0;
   std::vector<TokenLogprob> top;  // highest first
   std::vector<float> scored;      // [SampleRow::scored]
-  bool finite = true;  // false: a logit was NaN or +inf, or none was finite
+  // False: a logit was NaN or +inf, or no token that may be drawn was finite.
+  bool finite = true;
 };
 
 // The reference, on the host; the CPU backend runs it over its thread pool.

@@ -4,9 +4,11 @@
 // A block holds kBlockTokens tokens of every KV head of one KvGroup:
 //
 //   block   := head page, head page, ...        in the order of KvGroup::heads
-//   page    := K [kBlockTokens, head_dim], V [kBlockTokens, head_dim]
+//   page    := K, V: kBlockTokens * head_dim elements each
 //
-// K is stored after rotary embedding. Pruned heads have no page.
+// The order of the elements inside K and V is the backend's own (the CPU keeps
+// K as [head_dim, kBlockTokens] and V as [kBlockTokens, head_dim]). K is stored
+// after rotary embedding. Pruned heads have no page.
 #pragma once
 
 #include <cstdint>

@@ -123,7 +123,8 @@ class BadRequests(unittest.TestCase):
     def call(self, method, **fields):
         request = getattr(stubs.inference, f"{method}Request")(
             model=fields.pop("model", "mailroom"), **fields)
-        answer = getattr(self.server.inference, method)(request, timeout=60)
+        answer = getattr(self.server.inference, method)(
+            request, timeout=served.DEADLINE)
         return list(answer) if method == "Generate" else answer
 
     def refuse(self, method, code, **fields):
@@ -198,14 +199,28 @@ class BadRequests(unittest.TestCase):
         error = self.refuse("Generate", EXHAUSTED, text="x" * (10 << 20))
         self.assertIn("4194304", error.details())
 
-    def test_compressed_messages_are_refused(self):
+    def resident_bytes(self):
+        return self.server.scrape().sum("process_resident_memory_bytes")
+
+    @unittest.skipIf(served.PATIENCE > 1, "sanitizers hold memory themselves")
+    def test_a_compressed_message_is_refused_before_it_grows(self):
+        before = self.resident_bytes()
         with self.assertRaises(grpc.RpcError) as raised:
             list(self.server.inference.Generate(
                 stubs.inference.GenerateRequest(model="mailroom",
-                                                text="x" * 100000),
-                compression=grpc.Compression.Gzip, timeout=60))
+                                                text="x" * (256 << 20)),
+                compression=grpc.Compression.Gzip, timeout=served.DEADLINE))
         self.assertEqual(raised.exception.code(),
                          grpc.StatusCode.UNIMPLEMENTED)
+        self.assertLess(self.resident_bytes() - before, 32 << 20)
+        self.assertEqual(self.canary(), self.good)
+
+    @unittest.skipIf(served.PATIENCE > 1, "sanitizers hold memory themselves")
+    def test_a_large_message_costs_no_more_than_the_quota(self):
+        before = self.resident_bytes()
+        with self.assertRaises(grpc.RpcError):
+            self.call("Generate", text="x" * (256 << 20))
+        self.assertLess(self.resident_bytes() - before, 96 << 20)
         self.assertEqual(self.canary(), self.good)
 
     def test_bytes_that_are_no_message_are_refused(self):
@@ -216,14 +231,14 @@ class BadRequests(unittest.TestCase):
         for data in (b"\xff" * 100, b"\x12\xff\xff\xff\xff\x0f",
                      b"\x12\x02\xff\xfe"):
             with self.assertRaises(grpc.RpcError):
-                list(call(data, timeout=60))
+                list(call(data, timeout=served.DEADLINE))
             self.assertEqual(self.canary(), self.good)
 
     def test_methods_that_do_not_exist_are_not_implemented(self):
         call = self.server.channel.unary_unary(
             "/headcount.v1.ModelService/LoadAnything")
         with self.assertRaises(grpc.RpcError) as raised:
-            call(b"", timeout=60)
+            call(b"", timeout=served.DEADLINE)
         self.assertEqual(raised.exception.code(),
                          grpc.StatusCode.UNIMPLEMENTED)
 

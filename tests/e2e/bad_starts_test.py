@@ -60,11 +60,11 @@ class BadStarts(unittest.TestCase):
         self.refuse(["layer 2", "head 12"], models=self.pruned(l2=["12"]))
 
     def test_a_mask_with_a_reversed_range(self):
-        self.refuse(["models[0].heads.pruned.1", "3-1"],
+        self.refuse(["models[0]: heads.pruned.1[0]", "3-1"],
                     models=self.pruned(l1=["3-1"]))
 
     def test_a_mask_that_is_no_number(self):
-        self.refuse(["models[0].heads.pruned.1", "all"],
+        self.refuse(["models[0]: heads.pruned.1[0]", "all"],
                     models=self.pruned(l1=["all"]))
 
     def mask_file(self, change):
@@ -208,10 +208,10 @@ class BadStarts(unittest.TestCase):
         self.refuse(["models"], models=[])
 
     def test_a_model_that_does_not_fit_the_pool(self):
-        self.refuse(["mailroom", "pool"], kv_pool="16KiB")
+        self.refuse(["KV pool", "16384 bytes"], kv_pool="16KiB")
 
-    def test_a_label_that_the_tokenizer_cannot_carry(self):
-        self.refuse(["models[0].classify", "{input}"], models=[
+    def test_a_template_without_a_place_for_the_input(self):
+        self.refuse(["'mailroom'", "classify.template", "{input}"], models=[
             {**served.DENSE, "classify": {"template": "no place",
                                           "labels": ["a", "b"]}}])
 

@@ -17,7 +17,7 @@ def documented():
     """{name: (type, labels)} of docs/metrics.md."""
     path = os.path.join(stubs.SOURCE, "docs/metrics.md")
     with open(path, encoding="utf-8") as file:
-        rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", file.read(),
+        rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", file.read(),
                           re.M)
     return {name: (kind, set(re.findall(r"`(\w+)`", labels)))
             for name, kind, labels in rows}

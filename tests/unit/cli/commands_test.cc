@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
@@ -15,6 +17,20 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+
+// Blocks SIGINT before there is any other thread. gRPC's live on from test to
+// test, and one that does not block the signal would let it end the process.
+class NoInterrupt : public testing::Environment {
+ public:
+  void SetUp() override {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    ASSERT_EQ(pthread_sigmask(SIG_BLOCK, &set, nullptr), 0);
+  }
+};
+const testing::Environment* const kNoInterrupt =
+    testing::AddGlobalTestEnvironment(new NoInterrupt);
 
 // An environment variable for as long as this object lives.
 class ScopedEnv {
@@ -91,8 +107,8 @@ TEST_F(CommandsTest, RefusesWrongUsageBeforeAnyCall) {
 
 TEST_F(CommandsTest, HelpNamesDefaultsAndEnvironment) {
   EXPECT_EQ(recorder_.Run({"generate", "--help"}), 0);
-  EXPECT_THAT(out(), HasSubstr("env HEADCOUNT_MAX_TOKENS"));
-  EXPECT_THAT(out(), HasSubstr("default 128"));
+  EXPECT_THAT(out(), HasSubstr("[default 128]"));
+  EXPECT_THAT(out(), HasSubstr("[env HEADCOUNT_MAX_TOKENS]"));
   EXPECT_THAT(out(), HasSubstr("Examples:"));
 }
 
@@ -153,6 +169,21 @@ TEST_F(CommandsTest, KeepsATerminalFromObeyingTheModel) {
   recorder_.console.out_is_terminal = true;
   EXPECT_EQ(Run({"generate", "x"}), 0);
   EXPECT_EQ(out(), "a [2Jb\nc\n");
+}
+
+TEST(InterruptTest, CtrlCCancelsTheCallAndExitsWith130) {
+  FakeServer server;
+  server.on_endless_generate = [] { kill(getpid(), SIGINT); };
+  Recorder recorder;
+  EXPECT_EQ(recorder.Run({"generate", "x", "--address", server.address()}),
+            130);
+  EXPECT_THAT(recorder.err.str(), IsEmpty());
+}
+
+TEST_F(CommandsTest, ColoursTheNameInAnErrorWhereColoursShow) {
+  recorder_.console.err_has_colours = true;
+  EXPECT_EQ(recorder_.Run({"lists"}), 2);
+  EXPECT_THAT(err(), HasSubstr("\x1b[1;31mheadcount:\x1b[0m there is no"));
 }
 
 TEST_F(CommandsTest, SaysWhyAServerRefused) {

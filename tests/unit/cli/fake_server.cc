@@ -53,6 +53,13 @@ grpc::Status FakeServer::Generate(
   for (const v1::GenerateResponse& response : responses) {
     writer->Write(response);
   }
+  if (on_endless_generate) {
+    on_endless_generate();
+    v1::GenerateResponse more;
+    more.set_text("more ");
+    while (writer->Write(more)) {
+    }
+  }
   return status;
 }
 

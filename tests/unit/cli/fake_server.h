@@ -1,7 +1,6 @@
 // A server whose answers the test writes, on a real port.
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -28,6 +27,8 @@ class FakeServer final : public v1::InferenceService::Service,
   // What calls answer. Set before the call.
   grpc::Status status;                          // of every call
   std::vector<v1::GenerateResponse> responses;  // of Generate
+  // Called when Generate has begun; it then answers until it is cancelled.
+  std::function<void()> on_endless_generate;
   v1::Model model;
   grpc::health::v1::HealthCheckResponse::ServingStatus health =
       grpc::health::v1::HealthCheckResponse::SERVING;

@@ -77,7 +77,9 @@ struct BadYaml {
 
 TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
   const std::string model = "models: [{source: {path: .}, ";
-  const std::string deep(20, '[');
+  std::string deep;
+  for (int i = 0; i < 20; ++i) deep += "- ";
+  deep += "x";
   const std::vector<BadYaml> cases = {
       {"lisen: x", ":1: lisen: unknown key; did you mean 'listen'?"},
       {"\n\nxyzzy: 1", ":3: xyzzy: unknown key; known here: listen, "},

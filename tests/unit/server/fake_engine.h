@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -48,9 +49,24 @@ class FakeEngine final : public Engine {
     while (held_.size() < count) changed_.Wait(&mutex_);
     return held_.rbegin()->second;
   }
+  // Waits until `count` requests are held; ends the newest.
+  void EndNewest(size_t count, Ending ending) {
+    std::shared_ptr<RequestSink> sink;
+    {
+      MutexLock lock(&mutex_);
+      while (held_.size() < count) changed_.Wait(&mutex_);
+      sink = held_.rbegin()->second.second;
+      held_.erase(std::prev(held_.end()));
+    }
+    sink->OnEnd(std::move(ending));
+  }
   void AwaitCancels(size_t count) {
     MutexLock lock(&mutex_);
     while (num_cancelled_ < count) changed_.Wait(&mutex_);
+  }
+  size_t num_cancelled() {
+    MutexLock lock(&mutex_);
+    return num_cancelled_;
   }
   size_t num_submitted() {
     MutexLock lock(&mutex_);

@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 #include <array>
-#include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <string>
@@ -261,6 +262,7 @@ TEST_F(ServiceTest, HandsTheDeadlineToTheEngine) {
   EXPECT_GT(deadline, before + absl::Seconds(25));
   EXPECT_LT(deadline, before + absl::Seconds(35));
   context.TryCancel();
+  engine_->AwaitCancels(1);
 
   grpc::ClientContext endless;
   const auto other = inference_->Generate(&endless, Prompt());
@@ -274,14 +276,13 @@ TEST_F(ServiceTest, EndsAReaderThatNeverReads) {
   grpc::ClientContext context;
   const auto reader = inference_->Generate(&context, Prompt());
   const std::shared_ptr<RequestSink> sink = engine_->AwaitHeld(1).second;
-  // Far more than the transport and the outbox hold together.
-  for (int i = 0; i < 3000 && engine_->num_submitted() == 1; ++i) {
+  // Until the transport and the outbox hold no more.
+  while (engine_->num_cancelled() == 0) {
     Output output;
     output.text = std::string(16 << 10, 'x');
     output.tokens.push_back({1, 0.0f, {}});
     sink->OnOutput(std::move(output));
   }
-  engine_->AwaitCancels(1);
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
   }
@@ -352,11 +353,9 @@ TEST_F(ServiceTest, CancelsEveryInputOfAClassify) {
 
 TEST_F(ServiceTest, OneFailedInputFailsTheClassify) {
   std::thread fails([this] {
-    engine_->AwaitHeld(3);
-    const auto [request, sink] = engine_->AwaitHeld(3);
     Ending ending = FakeEngine::MakeEnding(EndCause::kError, 3, 0);
     ending.status = absl::InternalError("logits are not numbers");
-    sink->OnEnd(std::move(ending));
+    engine_->EndNewest(3, std::move(ending));
   });
   grpc::ClientContext context;
   v1::ClassifyRequest request;
@@ -586,6 +585,23 @@ TEST_F(ServiceTest, ServesMetricsAndNothingElse) {
     EXPECT_THAT(metrics, HasSubstr(name));
   }
   EXPECT_THAT(HttpGet(server_->metrics_address(), "/"), HasSubstr("404"));
+}
+
+TEST_F(ServiceTest, ServesMetricsThatPassThePrometheusLinter) {
+  if (std::system("command -v promtool >/dev/null") != 0) {
+    GTEST_SKIP() << "promtool is not installed";
+  }
+  ExpectServes();
+  v1::GenerateRequest bad = Prompt();
+  bad.set_max_tokens(-1);
+  EXPECT_FALSE(Generate(bad).ok());
+  Metrics();  // the port counts its own scrapes from the second one on
+  const std::string response = Metrics();
+  const std::string metrics = response.substr(response.find("\r\n\r\n") + 4);
+  FILE* linter = popen("promtool check metrics", "w");
+  ASSERT_NE(linter, nullptr);
+  std::fwrite(metrics.data(), 1, metrics.size(), linter);
+  EXPECT_EQ(pclose(linter), 0);
 }
 
 }  // namespace

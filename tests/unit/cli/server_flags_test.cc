@@ -1,0 +1,124 @@
+#include "cli/server_flags.h"
+
+#include <cstdlib>
+#include <fstream>
+
+#include "cli/check.h"
+#include "cli/command.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "recorder.h"
+
+namespace headcount {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
+
+// What `serve` would run with these arguments.
+absl::StatusOr<config::v1::ServerConfig> Configure(
+    const std::vector<std::string>& args) {
+  Recorder recorder;
+  ServerFlags flags;
+  absl::StatusOr<config::v1::ServerConfig> config =
+      absl::UnknownError("did not run");
+  const std::unique_ptr<CLI::App> root = NewCommandLine();
+  CLI::App& app = AddCommand(*root, "serve", "");
+  AddServerFlags(app, &flags);
+  std::vector<std::string> words = {"serve"};
+  words.insert(words.end(), args.begin(), args.end());
+  RunCommand(*root,
+             {{.app = &app,
+               .run =
+                   [&](Console&) {
+                     config = ReadConfiguration(flags);
+                     return config.status();
+                   }}},
+             words, recorder.console);
+  return config;
+}
+
+std::string WriteYaml(const std::string& text) {
+  std::string path = testing::TempDir() + "/cli_server.yaml";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(ServerFlagsTest, FlagOverEnvironmentOverFileOverDefault) {
+  const std::string path =
+      WriteYaml("listen: 127.0.0.1:1\nkv_pool: 64MiB\nstep_tokens: 32\n");
+  setenv("HEADCOUNT_LISTEN", "127.0.0.1:2", 1);
+  setenv("HEADCOUNT_KV_POOL", "96MiB", 1);
+  const auto config =
+      Configure({kMailroom, "--config", path, "--listen", "127.0.0.1:3"});
+  unsetenv("HEADCOUNT_LISTEN");
+  unsetenv("HEADCOUNT_KV_POOL");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->listen(), "127.0.0.1:3") << "flag";
+  EXPECT_EQ(config->kv_pool(), "100663296B") << "environment";
+  EXPECT_EQ(config->step_tokens(), 32) << "file";
+  EXPECT_EQ(config->queue().requests(), 1024) << "default";
+}
+
+TEST(ServerFlagsTest, AMaskAndANameAreForTheModelOnTheCommandLine) {
+  const auto config = Configure(
+      {kMailroom, "--name", "half", "--mask-file", "heads_half.json"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->models_size(), 1);
+  EXPECT_EQ(config->models(0).name(), "half");
+  EXPECT_EQ(config->models(0).heads().mask_file(), "heads_half.json");
+}
+
+TEST(ServerFlagsTest, ExactPrecisionCachesInFloat32) {
+  const auto config = Configure({kMailroom, "--precision", "exact"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->models(0).precision(), "exact");
+  EXPECT_EQ(config->models(0).kv_cache().dtype(), "f32");
+}
+
+TEST(ServerFlagsTest, FlagsAreCheckedLikeTheFile) {
+  EXPECT_FALSE(Configure({kMailroom, "--step-tokens", "0"}).ok());
+  EXPECT_FALSE(Configure({kMailroom, "--listen", "nowhere"}).ok());
+  EXPECT_FALSE(Configure({kMailroom, kMailroom}).ok()) << "one name twice";
+  EXPECT_TRUE(absl::IsNotFound(Configure({"/no/such/model"}).status()));
+}
+
+class CheckTest : public testing::Test {
+ protected:
+  int Check(std::vector<std::string> args) {
+    args.insert(args.begin(), "check");
+    args.insert(args.end(), {"--kv-pool", "64MiB"});
+    const std::unique_ptr<CLI::App> root = NewCommandLine();
+    return RunCommand(*root, {CheckCommand(*root)}, args, recorder_.console);
+  }
+
+  Recorder recorder_;
+};
+
+TEST_F(CheckTest, ShowsHeadsAndCostWithoutServing) {
+  EXPECT_EQ(Check({kMailroom, "--mask-file",
+                   std::string(kMailroom) + "/heads_half.json"}),
+            0)
+      << recorder_.err.str();
+  const std::string text = recorder_.out.str();
+  EXPECT_THAT(text, HasSubstr("KV heads      12 of 24, 12 pruned"));
+  EXPECT_THAT(text, HasSubstr("1.5 KiB, 50.0 % less than the 3.0 KiB"));
+  EXPECT_THAT(text, HasSubstr("    2  ... ... ... ...          0/12  0/4"));
+  EXPECT_THAT(text, HasSubstr("43,690 tokens of mailroom alone"));
+}
+
+TEST_F(CheckTest, AnswersAsJson) {
+  EXPECT_EQ(Check({kMailroom, "--output", "json"}), 0);
+  const Json json = ParseOutput(recorder_.out.str());
+  EXPECT_EQ(json["kv_pool_bytes"], 64 << 20);
+  EXPECT_EQ(json["models"][0]["kv_pool_tokens"], (64 << 20) / 3072);
+}
+
+TEST_F(CheckTest, ExitsWith1AndTheFirstError) {
+  EXPECT_EQ(Check({kMailroom, "--mask-file", "/no/such/mask.json"}), 1);
+  EXPECT_THAT(recorder_.err.str(), HasSubstr("/no/such/mask.json"));
+}
+
+}  // namespace
+}  // namespace headcount
