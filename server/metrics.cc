@@ -161,76 +161,87 @@ absl::string_view GrpcCodeLabel(grpc::StatusCode code) {
 }
 
 Metrics::Metrics(const ModelTable& models)
-    : registry_(std::make_shared<Registry>()) {
-  AddModels(models);
+    : registry_(std::make_shared<Registry>()), models_(models.all().size()) {
+  for (const ServedModel& model : models.all()) {
+    model_names_.push_back(model.name);
+  }
+  AddEndings();
+  AddTokens(TokenBuckets(models));
+  AddTimes();
   AddPhases();
   AddMethods();
 }
 
-void Metrics::AddModels(const ModelTable& models) {
-  Registry& registry = *registry_;
-  ended_ = &AddCounter(registry, "headcount_requests_total",
+void Metrics::AddEndings() {
+  ended_ = &AddCounter(*registry_, "headcount_requests_total",
                        "Requests by ending; each exactly once.");
-  rejected_ = &AddCounter(registry, "headcount_requests_rejected_total",
+  rejected_ = &AddCounter(*registry_, "headcount_requests_rejected_total",
                           "Requests that were refused, by reason.");
-  auto& duration = AddHistogram(registry, "headcount_request_duration_seconds",
-                                "From the engine's queue to the ending.");
-  auto& prompt_tokens = AddCounter(registry, "headcount_prompt_tokens_total",
-                                   "Prompt tokens of requests that ended.");
-  auto& generated_tokens =
-      AddCounter(registry, "headcount_generated_tokens_total",
-                 "Tokens generated for requests that ended.");
-  auto& ttft = AddHistogram(registry, "headcount_time_to_first_token_seconds",
-                            "Queue and prefill, of requests that succeeded.");
-  auto& per_token =
-      AddHistogram(registry, "headcount_time_per_output_token_seconds",
-                   "Mean time between the tokens of a request that succeeded.");
-  auto& gap = AddHistogram(registry, "headcount_inter_token_latency_seconds",
-                           "Time from one token of a request to the next.");
-  auto& queue = AddHistogram(registry, "headcount_request_queue_seconds",
-                             "Time that a request waited to be scheduled.");
-  auto& prefill = AddHistogram(registry, "headcount_request_prefill_seconds",
-                               "From being scheduled to the first token, or to "
-                               "the end of a request that only scores.");
-  auto& decode = AddHistogram(registry, "headcount_request_decode_seconds",
-                              "From the first token to the ending.");
-  auto& request_prompt =
-      AddHistogram(registry, "headcount_request_prompt_tokens",
-                   "Prompt tokens of a request.");
-  auto& request_generated =
-      AddHistogram(registry, "headcount_request_generated_tokens",
-                   "Tokens generated for a request.");
-  const Buckets token_buckets = TokenBuckets(models);
-  for (const ServedModel& model : models.all()) {
-    const Labels labels = {{"model", model.name}};
-    PerModel per_model{
-        .ended = {},
-        .duration = {},
-        .prompt_tokens = &prompt_tokens.Add(labels),
-        .generated_tokens = &generated_tokens.Add(labels),
-        .time_to_first_token = &ttft.Add(labels, TtftBuckets()),
-        .time_per_output_token = &per_token.Add(labels, PerTokenBuckets()),
-        .inter_token_latency = &gap.Add(labels, GapBuckets()),
-        .queue = &queue.Add(labels, DurationBuckets()),
-        .prefill = &prefill.Add(labels, DurationBuckets()),
-        .decode = &decode.Add(labels, DurationBuckets()),
-        .request_prompt_tokens = &request_prompt.Add(labels, token_buckets),
-        .request_generated_tokens =
-            &request_generated.Add(labels, token_buckets)};
-    for (int o = 0; o < kNumOutcomes; ++o) {
-      const auto index = static_cast<size_t>(o);
+  auto& duration =
+      AddHistogram(*registry_, "headcount_request_duration_seconds",
+                   "From the engine's queue to the ending.");
+  for (size_t i = 0; i < models_.size(); ++i) {
+    for (size_t o = 0; o < kNumOutcomes; ++o) {
       const auto outcome = static_cast<Outcome>(o);
-      const Labels with_outcome = {
-          {"model", model.name},
-          {"outcome", std::string(OutcomeName(outcome))}};
-      per_model.ended[index] = &ended_->Add(with_outcome);
-      per_model.duration[index] =
-          outcome == Outcome::kRejected
-              ? nullptr
-              : &duration.Add(with_outcome, DurationBuckets());
+      const Labels labels = {{"model", model_names_[i]},
+                             {"outcome", std::string(OutcomeName(outcome))}};
+      models_[i].ended[o] = &ended_->Add(labels);
+      // What was refused has no duration.
+      if (outcome == Outcome::kRejected) continue;
+      models_[i].duration[o] = &duration.Add(labels, DurationBuckets());
     }
-    models_.push_back(per_model);
-    model_names_.push_back(model.name);
+  }
+}
+
+void Metrics::AddTokens(const Buckets& token_buckets) {
+  const auto counter = [this](const char* name, const char* help,
+                              Counter* PerModel::*member) {
+    auto& family = AddCounter(*registry_, name, help);
+    for (size_t i = 0; i < models_.size(); ++i) {
+      models_[i].*member = &family.Add({{"model", model_names_[i]}});
+    }
+  };
+  counter("headcount_prompt_tokens_total",
+          "Prompt tokens of requests that ended.", &PerModel::prompt_tokens);
+  counter("headcount_generated_tokens_total",
+          "Tokens generated for requests that ended.",
+          &PerModel::generated_tokens);
+  AddHistograms("headcount_request_prompt_tokens",
+                "Prompt tokens of a request.", &PerModel::request_prompt_tokens,
+                token_buckets);
+  AddHistograms("headcount_request_generated_tokens",
+                "Tokens generated for a request.",
+                &PerModel::request_generated_tokens, token_buckets);
+}
+
+void Metrics::AddTimes() {
+  AddHistograms("headcount_time_to_first_token_seconds",
+                "Queue and prefill, of requests that succeeded.",
+                &PerModel::time_to_first_token, TtftBuckets());
+  AddHistograms("headcount_time_per_output_token_seconds",
+                "Mean time between the tokens of a request that succeeded.",
+                &PerModel::time_per_output_token, PerTokenBuckets());
+  AddHistograms("headcount_inter_token_latency_seconds",
+                "Time from one token of a request to the next.",
+                &PerModel::inter_token_latency, GapBuckets());
+  AddHistograms("headcount_request_queue_seconds",
+                "Time that a request waited to be scheduled.", &PerModel::queue,
+                DurationBuckets());
+  AddHistograms("headcount_request_prefill_seconds",
+                "From being scheduled to the first token, or to the end of a "
+                "request that only scores.",
+                &PerModel::prefill, DurationBuckets());
+  AddHistograms("headcount_request_decode_seconds",
+                "From the first token to the ending.", &PerModel::decode,
+                DurationBuckets());
+}
+
+void Metrics::AddHistograms(const char* name, const char* help,
+                            Histogram* PerModel::*member,
+                            const Buckets& buckets) {
+  auto& family = AddHistogram(*registry_, name, help);
+  for (size_t i = 0; i < models_.size(); ++i) {
+    models_[i].*member = &family.Add({{"model", model_names_[i]}}, buckets);
   }
 }
 

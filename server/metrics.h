@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -61,18 +62,18 @@ class Metrics {
  private:
   enum Phase { kPrefill, kDecode, kMixed, kNumPhases };
   struct PerModel {
-    std::array<prometheus::Counter*, kNumOutcomes> ended;
-    std::array<prometheus::Histogram*, kNumOutcomes> duration;
-    prometheus::Counter* prompt_tokens;
-    prometheus::Counter* generated_tokens;
-    prometheus::Histogram* time_to_first_token;
-    prometheus::Histogram* time_per_output_token;
-    prometheus::Histogram* inter_token_latency;
-    prometheus::Histogram* queue;
-    prometheus::Histogram* prefill;
-    prometheus::Histogram* decode;
-    prometheus::Histogram* request_prompt_tokens;
-    prometheus::Histogram* request_generated_tokens;
+    std::array<prometheus::Counter*, kNumOutcomes> ended = {};
+    std::array<prometheus::Histogram*, kNumOutcomes> duration = {};
+    prometheus::Counter* prompt_tokens = nullptr;
+    prometheus::Counter* generated_tokens = nullptr;
+    prometheus::Histogram* time_to_first_token = nullptr;
+    prometheus::Histogram* time_per_output_token = nullptr;
+    prometheus::Histogram* inter_token_latency = nullptr;
+    prometheus::Histogram* queue = nullptr;
+    prometheus::Histogram* prefill = nullptr;
+    prometheus::Histogram* decode = nullptr;
+    prometheus::Histogram* request_prompt_tokens = nullptr;
+    prometheus::Histogram* request_generated_tokens = nullptr;
   };
   struct PerPhase {
     prometheus::Histogram* duration;
@@ -84,13 +85,21 @@ class Metrics {
     prometheus::Histogram* handling;
   };
 
-  void AddModels(const ModelTable& models);
+  using Buckets = prometheus::Histogram::BucketBoundaries;
+
+  void AddEndings();
+  void AddTokens(const Buckets& token_buckets);
+  void AddTimes();
+  // One histogram for each model.
+  void AddHistograms(const char* name, const char* help,
+                     prometheus::Histogram* PerModel::*member,
+                     const Buckets& buckets);
   void AddPhases();
   void AddMethods();
 
   std::shared_ptr<prometheus::Registry> registry_;
-  std::vector<std::string> model_names_;
   std::vector<PerModel> models_;
+  std::vector<std::string> model_names_;  // [models_]
   std::array<PerPhase, kNumPhases> phases_;
   std::array<PerMethod, kRpcMethods.size()> methods_;
   prometheus::Family<prometheus::Counter>* ended_ = nullptr;
