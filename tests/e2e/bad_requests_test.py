@@ -123,7 +123,8 @@ class BadRequests(unittest.TestCase):
     def call(self, method, timeout=served.DEADLINE, **fields):
         request = getattr(stubs.inference, f"{method}Request")(
             model=fields.pop("model", "mailroom"), **fields)
-        answer = getattr(self.server.inference, method)(request, timeout=timeout)
+        answer = getattr(self.server.inference, method)(
+            request, timeout=timeout)
         return list(answer) if method == "Generate" else answer
 
     def refuse(self, method, code, **fields):
