@@ -43,17 +43,20 @@ tests() {
   fi
 }
 
-# What runs on several threads, or reads what nobody vouches for: the ctest
-# names of unit tests are their targets.
-sanitized='^(engine|scheduler|server|format|text|cli|tokenizer|json|safetensors)_.*test$'
-sanitizer_tests() { # NAME
+# Tests that run under each sanitizer: the ctest names of unit tests are their
+# targets. ThreadSanitizer needs every lock to be instrumented, which Debian's
+# gRPC, protobuf and prometheus-cpp are not: it sees the engine, and the lock
+# annotations that clang checks see the server.
+asan_tests='^(engine|scheduler|server|format|text|tokenizer|json|safetensors)_.*test$'
+tsan_tests='^(engine|scheduler)_test$'
+sanitizer_tests() { # NAME TESTS
   local folder=build/$1
   local -a targets
   check "$1 configure" configure "$folder" --preset "$1"
-  mapfile -t targets < <(ctest --test-dir "$folder" -N -R "$sanitized" |
+  mapfile -t targets < <(ctest --test-dir "$folder" -N -R "$2" |
     sed -n 's/^ *Test *#[0-9]*: //p')
-  check "$1 build" ninja -C "$folder" headcount "${targets[@]}"
-  tests "$1 tests" --test-dir "$folder" -R "$sanitized|^e2e_"
+  check "$1 build" ninja -C "$folder" "${targets[@]}"
+  tests "$1 tests" --test-dir "$folder" -R "$2"
 }
 
 our_sources() { git ls-files -- '*.cc' '*.h' ':!tests/fuzz/corpus'; }
@@ -71,7 +74,7 @@ clang_check() {
 }
 
 tidy_check() {
-  our_sources | grep '\.cc$' | grep -v '^tests/' |
+  our_sources | grep '^src/.*\.cc$' |
     xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/dev
 }
 
@@ -87,10 +90,8 @@ tests "all tests" --test-dir build/dev
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1
-suppressions=$PWD/tests/tsan_suppressions.txt
-[[ ! -f $suppressions ]] || TSAN_OPTIONS+=:suppressions=$suppressions
-sanitizer_tests asan
-sanitizer_tests tsan
+sanitizer_tests asan "$asan_tests"
+sanitizer_tests tsan "$tsan_tests"
 
 check "clang warnings" clang_check
 check "clang-format" format_check

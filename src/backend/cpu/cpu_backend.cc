@@ -56,7 +56,8 @@ class CpuBackend final : public Backend {
     for (size_t s = 0; s < inputs.sequences.size(); ++s) {
       const StepSequence& sequence = inputs.sequences[s];
       for (int32_t row = 0; row < sequence.num_rows; ++row) {
-        step_.row_sequence[static_cast<size_t>(sequence.first_row + row)] =
+        const int32_t step_row = sequence.first_row + row;
+        step_.row_sequence[static_cast<size_t>(step_row)] =
             static_cast<int32_t>(s);
       }
     }
