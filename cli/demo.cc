@@ -70,11 +70,11 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(
   return server;
 }
 
-absl::Status Classify(const Asker& asker, const std::vector<Mail>& mails,
+absl::Status Classify(const Asker& asker, const std::vector<DemoMail>& mails,
                       Candidate* candidate) {
   v1::ClassifyRequest request;
   request.set_model(candidate->name);
-  for (const Mail& mail : mails) request.add_inputs(mail.body);
+  for (const DemoMail& mail : mails) request.add_inputs(mail.body);
   grpc::ClientContext context;
   asker.client.Prepare(&context);
   v1::ClassifyResponse response;
@@ -88,7 +88,7 @@ absl::Status Classify(const Asker& asker, const std::vector<Mail>& mails,
 
 absl::StatusOr<v1::GenerateRequest> SubjectRequest(const Asker& asker,
                                                    const std::string& model,
-                                                   const Mail& mail) {
+                                                   const DemoMail& mail) {
   v1::TokenizeRequest tokenize;
   tokenize.set_model(model);
   tokenize.set_text(mail.body);
@@ -109,7 +109,7 @@ absl::StatusOr<v1::GenerateRequest> SubjectRequest(const Asker& asker,
 
 // A subject line as it comes.
 absl::Status StreamSubject(const Asker& asker, const std::string& model,
-                           const Mail& mail, Console& console) {
+                           const DemoMail& mail, Console& console) {
   absl::StatusOr<v1::GenerateRequest> request =
       SubjectRequest(asker, model, mail);
   if (!request.ok()) return request.status();
@@ -127,11 +127,12 @@ absl::Status StreamSubject(const Asker& asker, const std::string& model,
 }
 
 // Subject lines of all mails, one after the other, all of one length.
-absl::Status MeasureSpeed(const Asker& asker, const std::vector<Mail>& mails,
+absl::Status MeasureSpeed(const Asker& asker,
+                          const std::vector<DemoMail>& mails,
                           Candidate* candidate) {
   int64_t tokens = 0;
   absl::Duration decoding;
-  for (const Mail& mail : mails) {
+  for (const DemoMail& mail : mails) {
     absl::StatusOr<v1::GenerateRequest> request =
         SubjectRequest(asker, candidate->name, mail);
     if (!request.ok()) return request.status();
@@ -162,7 +163,8 @@ absl::Status MeasureSpeed(const Asker& asker, const std::vector<Mail>& mails,
 
 // Starts streams, waits for the first token of each, and asks for the model
 // while all of them hold their KV cache. Leaving cancels them.
-absl::Status MeasureMemory(const Asker& asker, const std::vector<Mail>& mails,
+absl::Status MeasureMemory(const Asker& asker,
+                           const std::vector<DemoMail>& mails,
                            Candidate* candidate) {
   struct Stream {
     grpc::ClientContext context;
@@ -209,7 +211,7 @@ std::string Guess(const v1::Classification& result) {
   return absl::StrFormat("%-4s %.4f", result.label(), probability);
 }
 
-void PrintMails(const std::vector<Mail>& mails,
+void PrintMails(const std::vector<DemoMail>& mails,
                 const std::vector<Candidate>& candidates, Console& console) {
   Table table({{"", Align::kRight},
                {"SUBJECT"},
@@ -224,7 +226,7 @@ void PrintMails(const std::vector<Mail>& mails,
   console.out << table.Render() << "\n";
 }
 
-int Right(const std::vector<Mail>& mails, const Candidate& candidate) {
+int Right(const std::vector<DemoMail>& mails, const Candidate& candidate) {
   int right = 0;
   for (size_t i = 0; i < mails.size(); ++i) {
     right += candidate.labels[i].label() == mails[i].label ? 1 : 0;
@@ -240,7 +242,7 @@ int Agreeing(const Candidate& a, const Candidate& b) {
   return agreeing;
 }
 
-void PrintSummary(const std::vector<Mail>& mails,
+void PrintSummary(const std::vector<DemoMail>& mails,
                   const std::vector<Candidate>& candidates, Console& console) {
   Table table(
       {{""}, {"ALL HEADS", Align::kRight}, {"HALF PRUNED", Align::kRight}});
@@ -274,7 +276,7 @@ void PrintSummary(const std::vector<Mail>& mails,
               << mails.size() << " mails.\n\n";
 }
 
-absl::Status Ask(const Server& server, const std::vector<Mail>& mails,
+absl::Status Ask(const Server& server, const std::vector<DemoMail>& mails,
                  std::vector<Candidate> candidates, Console& console) {
   const Client client(
       {.address = server.grpc_address(), .timeout = absl::Minutes(1)});
@@ -300,7 +302,7 @@ absl::Status Ask(const Server& server, const std::vector<Mail>& mails,
 }
 
 absl::Status Demo(const std::string& model_path, Console& console) {
-  const absl::StatusOr<std::vector<Mail>> mails =
+  const absl::StatusOr<std::vector<DemoMail>> mails =
       ReadMails(model_path + "/examples.jsonl");
   if (!mails.ok()) return mails.status();
   if (mails->empty()) return absl::InvalidArgumentError("there are no mails");

@@ -10,16 +10,16 @@
 
 namespace headcount {
 
-absl::StatusOr<std::vector<Mail>> ReadMails(const std::string& path) {
+absl::StatusOr<std::vector<DemoMail>> ReadMails(const std::string& path) {
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(path + ": cannot be opened");
-  std::vector<Mail> mails;
+  std::vector<DemoMail> mails;
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     const std::string where = absl::StrCat(path, ":", number);
     const absl::StatusOr<nlohmann::json> json = ParseJson(line, where);
     if (!json.ok()) return json.status();
-    Mail mail;
+    DemoMail mail;
     const std::vector<std::pair<std::string, std::string*>> fields = {
         {"subject", &mail.subject},
         {"label", &mail.label},

@@ -8,13 +8,13 @@
 
 namespace headcount {
 
-struct Mail {
+struct DemoMail {
   std::string subject;
   std::string label;  // the truth
   std::string body;
 };
 
 // One object a line, with the strings "subject", "label" and "body".
-absl::StatusOr<std::vector<Mail>> ReadMails(const std::string& path);
+absl::StatusOr<std::vector<DemoMail>> ReadMails(const std::string& path);
 
 }  // namespace headcount
