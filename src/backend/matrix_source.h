@@ -6,15 +6,16 @@
 #include <cstdint>
 #include <vector>
 
-namespace headcount {
+#include "base/element_type.h"
 
-enum class WeightDtype : uint8_t { kF32, kF16, kBf16 };
+namespace headcount {
 
 // A block of rows x cols elements, copied to (row, col) of the matrix.
 struct MatrixPiece {
-  const std::byte* data = nullptr;  // its first element; may be unaligned
-  WeightDtype dtype = WeightDtype::kF32;
-  int64_t stride = 0;  // elements from one row to the next
+  const std::byte* data = nullptr;  // its first source row; may be unaligned
+  ElementType dtype = ElementType::kF32;
+  int64_t stride = 0;     // elements from one row to the next, whole blocks
+  int64_t first_col = 0;  // element of each source row that comes first
   int64_t row = 0;
   int64_t col = 0;
   int64_t rows = 0;

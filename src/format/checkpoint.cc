@@ -197,18 +197,6 @@ absl::StatusOr<std::string> Sha256Hex(std::string_view bytes) {
 
 }  // namespace
 
-std::string_view TensorDtypeName(TensorDtype dtype) {
-  switch (dtype) {
-    case TensorDtype::kF32:
-      return "F32";
-    case TensorDtype::kF16:
-      return "F16";
-    case TensorDtype::kBf16:
-      return "BF16";
-  }
-  return "";
-}
-
 Checkpoint::Checkpoint() = default;
 Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;

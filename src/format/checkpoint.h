@@ -19,20 +19,14 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/element_type.h"
 
 namespace headcount {
 
 class MappedFile;
 
-enum class TensorDtype { kF32, kF16, kBf16 };
-
-constexpr int64_t TensorDtypeBytes(TensorDtype dtype) {
-  return dtype == TensorDtype::kF32 ? 4 : 2;
-}
-std::string_view TensorDtypeName(TensorDtype dtype);
-
 struct TensorView {
-  TensorDtype dtype = TensorDtype::kF32;
+  ElementType dtype = ElementType::kF32;
   std::vector<int64_t> shape;  // row-major
   // product(shape) elements, in no particular alignment.
   absl::Span<const std::byte> data;
@@ -44,7 +38,8 @@ class Checkpoint {
   // `path` is a .safetensors file or a directory that holds model.safetensors
   // or model.safetensors.index.json with its shards. NotFound when there is no
   // such file; InvalidArgument, naming file and tensor, when one is malformed.
-  // Element types other than those of TensorDtype are checked and left out.
+  // Element types that Headcount does not compute with are checked and left
+  // out.
   static absl::StatusOr<Checkpoint> Open(const std::string& path);
 
   Checkpoint(Checkpoint&&) noexcept;

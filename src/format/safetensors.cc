@@ -19,16 +19,16 @@ namespace {
 constexpr size_t kLengthBytes = 8;
 constexpr char kMetadataName[] = "__metadata__";
 
-struct ElementType {
+struct HeaderType {
   const char* name;
   int64_t bits;
-  std::optional<TensorDtype> dtype = std::nullopt;
+  std::optional<ElementType> dtype = std::nullopt;
 };
 
-constexpr ElementType kElementTypes[] = {
-    {"F32", 32, TensorDtype::kF32},
-    {"F16", 16, TensorDtype::kF16},
-    {"BF16", 16, TensorDtype::kBf16},
+constexpr HeaderType kHeaderTypes[] = {
+    {"F32", 32, ElementType::kF32},
+    {"F16", 16, ElementType::kF16},
+    {"BF16", 16, ElementType::kBf16},
     {"BOOL", 8},
     {"F4", 4},
     {"F6_E2M3", 6},
@@ -50,16 +50,16 @@ constexpr ElementType kElementTypes[] = {
     {"U64", 64},
 };
 
-const ElementType* FindElementType(const std::string& name) {
+const HeaderType* FindHeaderType(const std::string& name) {
   const auto* const found =
-      std::find_if(std::begin(kElementTypes), std::end(kElementTypes),
-                   [&](const ElementType& type) { return name == type.name; });
-  return found == std::end(kElementTypes) ? nullptr : found;
+      std::find_if(std::begin(kHeaderTypes), std::end(kHeaderTypes),
+                   [&](const HeaderType& type) { return name == type.name; });
+  return found == std::end(kHeaderTypes) ? nullptr : found;
 }
 
 // Nothing when the product does not fit, or is no whole number of bytes.
 std::optional<int64_t> TensorBytes(absl::Span<const int64_t> shape,
-                                   const ElementType& type) {
+                                   const HeaderType& type) {
   std::optional<int64_t> bits = type.bits;
   for (int64_t size : shape) {
     bits = CheckedMul(*bits, size);
@@ -122,7 +122,7 @@ class HeaderReader final : public JsonEvents {
   std::vector<int64_t> numbers_;
 
   // Of the tensor being read; absent: not read yet.
-  const ElementType* type_ = nullptr;
+  const HeaderType* type_ = nullptr;
   std::optional<std::vector<int64_t>> shape_;
   std::optional<std::vector<int64_t>> data_offsets_;
 };
@@ -187,7 +187,7 @@ bool HeaderReader::string(string_t& value) {
   if (place_ != Place::kTensor || field_ != "dtype") {
     return Unexpected(absl::StrCat("the string ", Quoted(value)));
   }
-  type_ = FindElementType(value);
+  type_ = FindHeaderType(value);
   if (type_ == nullptr) {
     return FailTensor(absl::StrCat("unknown dtype ", Quoted(value)));
   }

@@ -24,7 +24,7 @@ struct SafetensorsEntry {
   std::string name;
   // Absent for an element type that the format knows and Headcount does not
   // compute with, such as I64.
-  std::optional<TensorDtype> dtype;
+  std::optional<ElementType> dtype;
   std::vector<int64_t> shape;  // row-major
   absl::Span<const std::byte> data;
 };

@@ -1,9 +1,5 @@
 #include "model/weights.h"
 
-#include <bit>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -13,48 +9,6 @@
 
 namespace headcount {
 namespace {
-
-WeightDtype WeightDtypeOf(TensorDtype dtype) {
-  switch (dtype) {
-    case TensorDtype::kF32:
-      return WeightDtype::kF32;
-    case TensorDtype::kF16:
-      return WeightDtype::kF16;
-    case TensorDtype::kBf16:
-      return WeightDtype::kBf16;
-  }
-  return WeightDtype::kF32;
-}
-
-// IEEE 754 binary16, exactly.
-float FloatFromHalf(uint16_t half) {
-  const int exponent = (half >> 10) & 31;
-  const int fraction = half & 1023;
-  float magnitude = 0;
-  if (exponent == 31) {
-    magnitude = fraction == 0 ? std::numeric_limits<float>::infinity()
-                              : std::numeric_limits<float>::quiet_NaN();
-  } else if (exponent == 0) {
-    magnitude = std::ldexp(static_cast<float>(fraction), -24);
-  } else {
-    magnitude = std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
-  }
-  return (half & 0x8000) != 0 ? -magnitude : magnitude;
-}
-
-float ElementOf(const TensorView& tensor, int64_t index) {
-  const std::byte* from =
-      tensor.data.data() + index * TensorDtypeBytes(tensor.dtype);
-  if (tensor.dtype == TensorDtype::kF32) {
-    float value = 0;
-    std::memcpy(&value, from, sizeof(value));
-    return value;
-  }
-  uint16_t bits = 0;
-  std::memcpy(&bits, from, sizeof(bits));
-  if (tensor.dtype == TensorDtype::kF16) return FloatFromHalf(bits);
-  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
-}
 
 // Neighbouring rows or columns of a tensor.
 struct Run {
@@ -232,16 +186,14 @@ std::unique_ptr<Matrix> WeightLoader::Rows(const std::vector<KeptRows>& parts) {
   MatrixSource source;
   source.cols = parts.front().tensor->shape[1];
   for (const KeptRows& part : parts) {
-    const WeightDtype dtype = WeightDtypeOf(part.tensor->dtype);
-    const int64_t row_bytes =
-        source.cols * TensorDtypeBytes(part.tensor->dtype);
+    const TensorView& tensor = *part.tensor;
     for (const Run& run : part.runs) {
       source.pieces.push_back(
-          {.data = part.tensor->data.data() + run.first * row_bytes,
-           .dtype = dtype,
+          {.data = tensor.data.data() +
+                   ElementBytes(tensor.dtype, run.first * source.cols),
+           .dtype = tensor.dtype,
            .stride = source.cols,
            .row = source.rows,
-           .col = 0,
            .rows = run.count,
            .cols = source.cols});
       source.rows += run.count;
@@ -258,11 +210,10 @@ std::unique_ptr<Matrix> WeightLoader::Columns(const KeptRows& whole,
   MatrixSource source;
   source.rows = tensor.shape[0];
   for (const Run& run : columns) {
-    source.pieces.push_back({.data = tensor.data.data() +
-                                     run.first * TensorDtypeBytes(tensor.dtype),
-                             .dtype = WeightDtypeOf(tensor.dtype),
+    source.pieces.push_back({.data = tensor.data.data(),
+                             .dtype = tensor.dtype,
                              .stride = tensor.shape[1],
-                             .row = 0,
+                             .first_col = run.first,
                              .col = source.cols,
                              .rows = source.rows,
                              .cols = run.count});
@@ -278,10 +229,8 @@ std::unique_ptr<Matrix> WeightLoader::Column(const KeptRows& vector) {
   return Pack({.rows = rows,
                .cols = 1,
                .pieces = {{.data = vector.tensor->data.data(),
-                           .dtype = WeightDtypeOf(vector.tensor->dtype),
+                           .dtype = vector.tensor->dtype,
                            .stride = 1,
-                           .row = 0,
-                           .col = 0,
                            .rows = rows,
                            .cols = 1}}});
 }
@@ -293,8 +242,9 @@ std::unique_ptr<Matrix> WeightLoader::Pack(const MatrixSource& source) {
     return nullptr;
   }
   for (const MatrixPiece& piece : source.pieces) {
-    const int64_t element = piece.dtype == WeightDtype::kF32 ? 4 : 2;
-    read_bytes_ += piece.rows * piece.cols * element;
+    // In proportion where columns cut through a block.
+    const ElementBlock block = BlockOf(piece.dtype);
+    read_bytes_ += piece.rows * piece.cols * block.bytes / block.elements;
   }
   weights_.resident_bytes += (*matrix)->bytes();
   return *std::move(matrix);
@@ -307,10 +257,11 @@ std::unique_ptr<Buffer> WeightLoader::Vector(
   std::vector<float> values;
   for (const KeptRows& part : parts) {
     for (const Run& run : part.runs) {
-      for (int64_t i = run.first; i < run.first + run.count; ++i) {
-        values.push_back(ElementOf(*part.tensor, i));
-      }
-      read_bytes_ += run.count * TensorDtypeBytes(part.tensor->dtype);
+      const TensorView& tensor = *part.tensor;
+      values.resize(values.size() + static_cast<size_t>(run.count));
+      Dequantize(tensor.dtype, tensor.data.data(), run.first, run.count,
+                 values.data() + values.size() - run.count);
+      read_bytes_ += ElementBytes(tensor.dtype, run.count);
     }
   }
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));

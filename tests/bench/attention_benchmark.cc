@@ -47,8 +47,8 @@ constexpr Shape kPrefills[] = {{1, 0, 64}, {1, 0, 256}, {1, 1792, 256}};
 // Halves or floats between -1 and 1.
 void FillPages(KvDtype dtype, int64_t bytes, void* arena) {
   const int64_t count = bytes / KvDtypeBytes(dtype);
-  const WeightDtype as =
-      dtype == KvDtype::kF32 ? WeightDtype::kF32 : WeightDtype::kF16;
+  const ElementType as =
+      dtype == KvDtype::kF32 ? ElementType::kF32 : ElementType::kF16;
   const std::vector<std::byte> values = RandomWeights(count, as, /*seed=*/3);
   std::copy(values.begin(), values.end(), static_cast<std::byte*>(arena));
 }

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "absl/types/span.h"
-#include "backend/cpu/half.h"
 #include "backend/matrix_source.h"
+#include "base/half.h"
 
 namespace headcount {
 
@@ -32,16 +32,16 @@ inline std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
   return values;
 }
 
-inline std::vector<std::byte> RandomWeights(int64_t count, WeightDtype dtype,
+inline std::vector<std::byte> RandomWeights(int64_t count, ElementType dtype,
                                             uint32_t seed) {
   const std::vector<float> values = RandomFloats(count, seed);
-  const size_t element = dtype == WeightDtype::kF32 ? 4 : 2;
+  const size_t element = dtype == ElementType::kF32 ? 4 : 2;
   std::vector<std::byte> bytes(values.size() * element);
   for (size_t i = 0; i < values.size(); ++i) {
     uint32_t bits = 0;
     std::memcpy(&bits, &values[i], sizeof(bits));
-    if (dtype == WeightDtype::kF16) bits = HalfFromFloat(values[i]);
-    if (dtype == WeightDtype::kBf16) bits >>= 16;
+    if (dtype == ElementType::kF16) bits = HalfFromFloat(values[i]);
+    if (dtype == ElementType::kBf16) bits >>= 16;
     std::memcpy(&bytes[i * element], &bits, element);
   }
   return bytes;

@@ -28,13 +28,13 @@ constexpr int64_t kRows[] = {1, 4, 16, 64, 256};
 
 struct NamedDtype {
   const char* name;
-  WeightDtype dtype;
+  ElementType dtype;
 };
-constexpr NamedDtype kDtypes[] = {{"f32", WeightDtype::kF32},
-                                  {"f16", WeightDtype::kF16},
-                                  {"bf16", WeightDtype::kBf16}};
+constexpr NamedDtype kDtypes[] = {{"f32", ElementType::kF32},
+                                  {"f16", ElementType::kF16},
+                                  {"bf16", ElementType::kBf16}};
 
-void BM_MatMul(benchmark::State& state, Shape shape, WeightDtype dtype,
+void BM_MatMul(benchmark::State& state, Shape shape, ElementType dtype,
                int64_t rows) {
   std::unique_ptr<Backend> backend =
       CreateCpuBackend({.threads = BenchThreads()});

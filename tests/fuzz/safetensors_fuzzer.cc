@@ -28,7 +28,7 @@ void ParseAndCheck(absl::Span<const std::byte> file) {
     }
     data_bytes += entry.data.size();
     if (!entry.dtype) continue;
-    auto bytes = static_cast<double>(TensorDtypeBytes(*entry.dtype));
+    auto bytes = static_cast<double>(ElementBytes(*entry.dtype, 1));
     for (int64_t size : entry.shape) bytes *= static_cast<double>(size);
     CHECK(bytes == static_cast<double>(entry.data.size())) << entry.name;
   }

@@ -242,12 +242,14 @@ void Compute(const MatMulOperands& operands, const MatMulTask& task) {
 
 void MatMulTargetTask(const MatMulOperands& operands, const MatMulTask& task) {
   switch (operands.w->dtype()) {
-    case WeightDtype::kF32:
+    case ElementType::kF32:
       return Compute<float>(operands, task);
-    case WeightDtype::kF16:
+    case ElementType::kF16:
       return Compute<hwy::float16_t>(operands, task);
-    case WeightDtype::kBf16:
+    case ElementType::kBf16:
       return Compute<hwy::bfloat16_t>(operands, task);
+    default:
+      return;  // PackedMatrix holds nothing else
   }
 }
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
-#include "backend/cpu/half.h"
 #include "base/check.h"
 
 namespace headcount {
@@ -11,43 +11,27 @@ namespace {
 
 constexpr int64_t kPanelRows = PackedMatrix::kPanelRows;
 
-int64_t ElementBytes(WeightDtype dtype) {
-  return dtype == WeightDtype::kF32 ? 4 : 2;
-}
-
 // Where element (column, row) of a panel lies, in elements.
-int64_t OffsetInPanel(WeightDtype dtype, int64_t column, int64_t row) {
+int64_t OffsetInPanel(ElementType dtype, int64_t column, int64_t row) {
   const int64_t half = kPanelRows / 2;
-  const int64_t lane = dtype != WeightDtype::kBf16 ? row
+  const int64_t lane = dtype != ElementType::kBf16 ? row
                        : row < half                ? 2 * row
                                                    : 2 * (row - half) + 1;
   return column * kPanelRows + lane;
 }
 
-template <typename T>
-T ReadUnaligned(const std::byte* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(value));
+float ReadFloat(ElementType dtype, const std::byte* from) {
+  float value = 0;
+  Dequantize(dtype, from, 0, 1, &value);
   return value;
 }
 
-float ReadFloat(WeightDtype dtype, const std::byte* from) {
-  switch (dtype) {
-    case WeightDtype::kF32:
-      return ReadUnaligned<float>(from);
-    case WeightDtype::kF16:
-      return FloatFromHalf(ReadUnaligned<uint16_t>(from));
-    case WeightDtype::kBf16:
-      return FloatFromBfloat16(ReadUnaligned<uint16_t>(from));
-  }
-  return 0;
-}
-
-WeightDtype DtypeAtRest(const MatrixSource& source) {
+ElementType DtypeAtRest(const MatrixSource& source) {
   CHECK(!source.pieces.empty());
-  const WeightDtype first = source.pieces.front().dtype;
+  const ElementType first = source.pieces.front().dtype;
+  if (IsQuantized(first)) return ElementType::kF32;
   for (const MatrixPiece& piece : source.pieces) {
-    if (piece.dtype != first) return WeightDtype::kF32;
+    if (piece.dtype != first) return ElementType::kF32;
   }
   return first;
 }
@@ -84,7 +68,7 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(
 }
 
 int64_t PackedMatrix::panel_bytes() const {
-  return cols_ * kPanelRows * ElementBytes(dtype_);
+  return cols_ * kPanelRows * ElementBytes(dtype_, 1);
 }
 
 const std::byte* PackedMatrix::panel(int64_t index) const {
@@ -96,24 +80,30 @@ void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
   std::byte* panel =
       static_cast<std::byte*>(storage_->data()) + index * panel_bytes();
   const int64_t first = index * kPanelRows;
-  const int64_t element = ElementBytes(dtype_);
+  const int64_t element = ElementBytes(dtype_, 1);
+  std::vector<float> values;
   for (const MatrixPiece& piece : source.pieces) {
     const int64_t begin = std::max(first, piece.row);
     const int64_t end = std::min(first + kPanelRows, piece.row + piece.rows);
-    const int64_t piece_element = ElementBytes(piece.dtype);
     for (int64_t row = begin; row < end; ++row) {
       const std::byte* from =
-          piece.data + (row - piece.row) * piece.stride * piece_element;
+          piece.data +
+          ElementBytes(piece.dtype, (row - piece.row) * piece.stride);
       std::byte* to =
           panel + OffsetInPanel(dtype_, piece.col, row - first) * element;
-      for (int64_t col = 0; col < piece.cols; ++col) {
-        if (piece.dtype == dtype_) {
+      if (piece.dtype == dtype_) {
+        from += piece.first_col * element;
+        for (int64_t col = 0; col < piece.cols; ++col) {
           std::memcpy(to, from, static_cast<size_t>(element));
-        } else {
-          const float value = ReadFloat(piece.dtype, from);
-          std::memcpy(to, &value, sizeof(value));
+          from += element;
+          to += kPanelRows * element;
         }
-        from += piece_element;
+        continue;
+      }
+      values.resize(static_cast<size_t>(piece.cols));
+      Dequantize(piece.dtype, from, piece.first_col, piece.cols, values.data());
+      for (const float value : values) {
+        std::memcpy(to, &value, sizeof(value));
         to += kPanelRows * element;
       }
     }
@@ -122,7 +112,7 @@ void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
 
 void PackedMatrix::CopyRow(int64_t row, float* out) const {
   CHECK(row >= 0 && row < rows_) << "row " << row << " of " << rows_;
-  const int64_t element = ElementBytes(dtype_);
+  const int64_t element = ElementBytes(dtype_, 1);
   const std::byte* from = panel(row / kPanelRows) +
                           OffsetInPanel(dtype_, 0, row % kPanelRows) * element;
   for (int64_t col = 0; col < cols_; ++col) {

@@ -33,7 +33,7 @@ class PackedMatrix final : public Matrix {
   int64_t cols() const override { return cols_; }
   int64_t bytes() const override { return storage_->bytes(); }
 
-  WeightDtype dtype() const { return dtype_; }
+  ElementType dtype() const { return dtype_; }
   int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   const std::byte* panel(int64_t index) const;
 
@@ -41,7 +41,7 @@ class PackedMatrix final : public Matrix {
   void CopyRow(int64_t row, float* out) const;
 
  private:
-  PackedMatrix(const MatrixSource& source, WeightDtype dtype)
+  PackedMatrix(const MatrixSource& source, ElementType dtype)
       : rows_(source.rows), cols_(source.cols), dtype_(dtype) {}
 
   void PackPanel(const MatrixSource& source, int64_t index);
@@ -49,7 +49,7 @@ class PackedMatrix final : public Matrix {
 
   int64_t rows_;
   int64_t cols_;
-  WeightDtype dtype_;
+  ElementType dtype_;
   std::unique_ptr<HostBuffer> storage_;
 };
 

@@ -7,8 +7,8 @@
 #include <numeric>
 #include <utility>
 
-#include "backend/cpu/half.h"
 #include "base/check.h"
+#include "base/half.h"
 #include "tests/unit/backend/random_floats.h"
 
 namespace headcount {

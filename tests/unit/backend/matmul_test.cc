@@ -7,8 +7,8 @@
 #include <memory>
 #include <vector>
 
-#include "backend/cpu/half.h"
 #include "backend/cpu/packed_matrix.h"
+#include "base/half.h"
 #include "gtest/gtest.h"
 #include "tests/unit/backend/random_floats.h"
 #include "tests/unit/backend/simd_targets.h"
@@ -18,8 +18,8 @@ namespace {
 
 using Mode = Backend::MatMulMode;
 
-constexpr WeightDtype kDtypes[] = {WeightDtype::kF32, WeightDtype::kF16,
-                                   WeightDtype::kBf16};
+constexpr ElementType kDtypes[] = {ElementType::kF32, ElementType::kF16,
+                                   ElementType::kBf16};
 
 // Weights as a file has them, and their exact values.
 struct Weights {
@@ -27,18 +27,18 @@ struct Weights {
   std::vector<float> values;  // [rows, cols]
 };
 
-Weights MakeWeights(TestRandom& random, int64_t count, WeightDtype dtype) {
+Weights MakeWeights(TestRandom& random, int64_t count, ElementType dtype) {
   Weights weights;
-  const size_t element = dtype == WeightDtype::kF32 ? 4 : 2;
+  const size_t element = dtype == ElementType::kF32 ? 4 : 2;
   weights.values = RandomFloats(random, count);
   weights.bytes.resize(weights.values.size() * element);
   for (size_t i = 0; i < weights.values.size(); ++i) {
     float& value = weights.values[i];
     auto bits = std::bit_cast<uint32_t>(value);
-    if (dtype == WeightDtype::kF16) {
+    if (dtype == ElementType::kF16) {
       bits = HalfFromFloat(value);
       value = FloatFromHalf(static_cast<uint16_t>(bits));
-    } else if (dtype == WeightDtype::kBf16) {
+    } else if (dtype == ElementType::kBf16) {
       bits >>= 16;
       value = FloatFromBfloat16(static_cast<uint16_t>(bits));
     }
@@ -47,7 +47,7 @@ Weights MakeWeights(TestRandom& random, int64_t count, WeightDtype dtype) {
   return weights;
 }
 
-MatrixSource WholeSource(const Weights& weights, WeightDtype dtype,
+MatrixSource WholeSource(const Weights& weights, ElementType dtype,
                          int64_t rows, int64_t cols) {
   MatrixSource source;
   source.rows = rows;
@@ -73,7 +73,7 @@ struct Product {
   int64_t rows = 1;
   int64_t outputs = 1;
   int64_t inputs = 1;
-  WeightDtype dtype = WeightDtype::kF32;
+  ElementType dtype = ElementType::kF32;
   bool bias = false;
   Mode mode = Mode::kStore;
 };
@@ -121,7 +121,7 @@ void ExpectProductIsRight(const Product& p, uint32_t seed) {
 
 TEST(MatMulTest, AgreesWithDoublePrecisionForEveryNumberOfRows) {
   ForEachSimdTarget([] {
-    for (const WeightDtype dtype : kDtypes) {
+    for (const ElementType dtype : kDtypes) {
       for (int64_t rows = 1; rows <= 33; ++rows) {
         ExpectProductIsRight(
             {.rows = rows, .outputs = 47, .inputs = 19, .dtype = dtype}, 1);
@@ -147,7 +147,7 @@ TEST(MatMulTest, AgreesWithDoublePrecisionForOddSizes) {
 }
 
 TEST(MatMulTest, AgreesWithDoublePrecisionForManyRows) {
-  for (const WeightDtype dtype : kDtypes) {
+  for (const ElementType dtype : kDtypes) {
     ExpectProductIsRight({.rows = 211,
                           .outputs = 161,
                           .inputs = 530,
@@ -160,7 +160,7 @@ TEST(MatMulTest, AgreesWithDoublePrecisionForManyRows) {
 
 TEST(MatMulTest, ARowHasTheSameBitsAloneAndInAnyCompany) {
   ForEachSimdTarget([] {
-    for (const WeightDtype dtype : kDtypes) {
+    for (const ElementType dtype : kDtypes) {
       TestRandom random(7);
       const int64_t inputs = 600;
       const int64_t outputs = 200;
@@ -205,9 +205,9 @@ TEST(MatMulTest, ARowHasTheSameBitsAloneAndInAnyCompany) {
 TEST(MatMulTest, TargetsWithFusedMultiplyAddGiveTheSameBits) {
   TestRandom random(9);
   ThreadPool pool(2);
-  const Weights weights = MakeWeights(random, 70 * 300, WeightDtype::kBf16);
+  const Weights weights = MakeWeights(random, 70 * 300, ElementType::kBf16);
   const auto w =
-      PackOrDie(WholeSource(weights, WeightDtype::kBf16, 70, 300), &pool);
+      PackOrDie(WholeSource(weights, ElementType::kBf16, 70, 300), &pool);
   const std::vector<float> x = RandomFloats(random, 5 * 300);
   std::vector<std::vector<float>> results;
   for (const int64_t target : SimdTargets()) {
@@ -226,7 +226,7 @@ TEST(MatMulTest, TargetsWithFusedMultiplyAddGiveTheSameBits) {
 TEST(PackedMatrixTest, EveryHalfAndBfloat16IsMultipliedExactly) {
   ForEachSimdTarget([] {
     ThreadPool pool(2);
-    for (const WeightDtype dtype : {WeightDtype::kF16, WeightDtype::kBf16}) {
+    for (const ElementType dtype : {ElementType::kF16, ElementType::kBf16}) {
       std::vector<uint16_t> bits(65536);
       for (size_t i = 0; i < bits.size(); ++i) {
         bits[i] = static_cast<uint16_t>(i);
@@ -245,7 +245,7 @@ TEST(PackedMatrixTest, EveryHalfAndBfloat16IsMultipliedExactly) {
       std::vector<float> out(65536);
       MatMul({.w = w.get(), .x = &one, .rows = 1, .out = out.data()}, &pool);
       for (size_t i = 0; i < bits.size(); ++i) {
-        const float value = dtype == WeightDtype::kF16
+        const float value = dtype == ElementType::kF16
                                 ? FloatFromHalf(bits[i])
                                 : FloatFromBfloat16(bits[i]);
         float row = 0;
@@ -269,8 +269,8 @@ TEST(PackedMatrixTest, IsPutTogetherFromUnalignedPiecesOfDifferentDtypes) {
   ThreadPool pool(2);
   const int64_t head = 8;
   const int64_t rows = 40;
-  const Weights wo = MakeWeights(random, rows * 3 * head, WeightDtype::kF16);
-  const Weights tail = MakeWeights(random, 5 * 2 * head, WeightDtype::kF32);
+  const Weights wo = MakeWeights(random, rows * 3 * head, ElementType::kF16);
+  const Weights tail = MakeWeights(random, 5 * 2 * head, ElementType::kF32);
   std::vector<std::byte> shifted(wo.bytes.size() + 1);
   std::copy(wo.bytes.begin(), wo.bytes.end(), shifted.begin() + 1);
   MatrixSource source;
@@ -278,7 +278,7 @@ TEST(PackedMatrixTest, IsPutTogetherFromUnalignedPiecesOfDifferentDtypes) {
   source.cols = 2 * head;
   for (int64_t i = 0; i < 2; ++i) {
     source.pieces.push_back({.data = shifted.data() + 1 + i * 2 * head * 2,
-                             .dtype = WeightDtype::kF16,
+                             .dtype = ElementType::kF16,
                              .stride = 3 * head,
                              .row = 0,
                              .col = i * head,
@@ -286,14 +286,14 @@ TEST(PackedMatrixTest, IsPutTogetherFromUnalignedPiecesOfDifferentDtypes) {
                              .cols = head});
   }
   source.pieces.push_back({.data = tail.bytes.data(),
-                           .dtype = WeightDtype::kF32,
+                           .dtype = ElementType::kF32,
                            .stride = 2 * head,
                            .row = rows,
                            .col = 0,
                            .rows = 5,
                            .cols = 2 * head});
   const auto w = PackOrDie(source, &pool);
-  EXPECT_EQ(w->dtype(), WeightDtype::kF32);
+  EXPECT_EQ(w->dtype(), ElementType::kF32);
   EXPECT_EQ(w->bytes(), 2 * 32 * 2 * head * 4);
   std::vector<float> row(static_cast<size_t>(2 * head));
   for (int64_t r = 0; r < rows + 5; ++r) {

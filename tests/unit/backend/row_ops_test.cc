@@ -109,7 +109,7 @@ TEST(RowOpsTest, EmbedCopiesRowsOfTheTableExactly) {
   source.cols = 50;
   source.pieces.push_back(
       {.data = reinterpret_cast<const std::byte*>(table.data()),
-       .dtype = WeightDtype::kF32,
+       .dtype = ElementType::kF32,
        .stride = 50,
        .rows = 77,
        .cols = 50});

@@ -48,16 +48,16 @@ TEST(CheckpointTest, ReadsWhatWasWritten) {
   EXPECT_EQ(checkpoint.tensor_bytes(), 24 + 6 + 4);
   const TensorView* weights = checkpoint.Find("weights");
   ASSERT_NE(weights, nullptr);
-  EXPECT_EQ(weights->dtype, TensorDtype::kF32);
+  EXPECT_EQ(weights->dtype, ElementType::kF32);
   EXPECT_THAT(weights->shape, ElementsAre(2, 3));
   EXPECT_EQ(Bytes(*weights), std::string("\0\x01 24 bytes of float32!", 24));
   const TensorView* half = checkpoint.Find("half");
   ASSERT_NE(half, nullptr);
-  EXPECT_EQ(half->dtype, TensorDtype::kF16);
+  EXPECT_EQ(half->dtype, ElementType::kF16);
   EXPECT_EQ(Bytes(*half), "abcdef");
   const TensorView* brain = checkpoint.Find("brain");
   ASSERT_NE(brain, nullptr);
-  EXPECT_EQ(brain->dtype, TensorDtype::kBf16);
+  EXPECT_EQ(brain->dtype, ElementType::kBf16);
   EXPECT_THAT(brain->shape, ElementsAre(1, 1, 2));
   EXPECT_EQ(Bytes(*brain), "ghij");
   EXPECT_EQ(checkpoint.Find("weight"), nullptr);
@@ -179,7 +179,7 @@ TEST(CheckpointTest, ReadsTheMailroomModel) {
   EXPECT_EQ(checkpoint.tensor_bytes(), 6'689'664);
   const TensorView* embedding = checkpoint.Find("model.embed_tokens.weight");
   ASSERT_NE(embedding, nullptr);
-  EXPECT_EQ(embedding->dtype, TensorDtype::kF16);
+  EXPECT_EQ(embedding->dtype, ElementType::kF16);
   EXPECT_THAT(embedding->shape, ElementsAre(2048, 192));
   EXPECT_EQ(checkpoint.Sha256().value(),
             "c4ed34e49afcb26a5e9ec5a6c0a4674146e354465fbe60b8b2e6a3e73f4040ee");
@@ -192,7 +192,7 @@ TEST(CheckpointTest, ReadsShardsAsOneModel) {
   const TensorView* keys =
       checkpoint.Find("model.layers.1.self_attn.k_proj.weight");
   ASSERT_NE(keys, nullptr);
-  EXPECT_EQ(keys->dtype, TensorDtype::kBf16);
+  EXPECT_EQ(keys->dtype, ElementType::kBf16);
   EXPECT_THAT(keys->shape, ElementsAre(32, 96));
 
   // The same tensor as the shard itself has it.

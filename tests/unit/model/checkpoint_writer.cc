@@ -33,7 +33,7 @@ void TemporaryDirectory::Write(const std::string& name,
 void WritableTensor::Fill(int64_t first_row, int64_t num_rows,
                           int64_t first_col, int64_t num_cols,
                           unsigned char byte) {
-  const int64_t element = TensorDtypeBytes(dtype);
+  const int64_t element = ElementBytes(dtype, 1);
   for (int64_t row = first_row; row < first_row + num_rows; ++row) {
     std::fill_n(data.begin() + (row * cols() + first_col) * element,
                 num_cols * element, static_cast<char>(byte));
@@ -62,7 +62,7 @@ void WritableModel::WriteTo(const TemporaryDirectory& directory) const {
   std::string data;
   for (const auto& [name, tensor] : tensors) {
     nlohmann::json& entry = header[name];
-    entry["dtype"] = std::string(TensorDtypeName(tensor.dtype));
+    entry["dtype"] = std::string(ElementTypeName(tensor.dtype));
     entry["shape"] = tensor.shape;
     const std::vector<size_t> offsets = {data.size(),
                                          data.size() + tensor.data.size()};

@@ -29,7 +29,7 @@ class TemporaryDirectory {
 };
 
 struct WritableTensor {
-  TensorDtype dtype = TensorDtype::kF32;
+  ElementType dtype = ElementType::kF32;
   std::vector<int64_t> shape;  // of one or two dimensions
   std::string data;
 

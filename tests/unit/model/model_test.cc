@@ -81,9 +81,9 @@ TEST(ModelLoad, IgnoresTensorsThatItDoesNotKnow) {
   WritableModel model =
       WritableModel::ReadFrom(std::string(kTiny) + "llama_mqa");
   model.tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {
-      TensorDtype::kF32, {1}, std::string(4, '\0')};
+      ElementType::kF32, {1}, std::string(4, '\0')};
   model.tensors["lm_head.weight"] = {
-      TensorDtype::kF32, {1}, std::string(4, '\0')};  // tied: not used
+      ElementType::kF32, {1}, std::string(4, '\0')};  // tied: not used
   TemporaryDirectory directory;
   model.WriteTo(directory);
   EXPECT_TRUE(LoadStatus({.path = directory.path()}).ok());

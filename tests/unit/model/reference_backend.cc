@@ -47,15 +47,15 @@ uint16_t HalfFromFloat(float value) {
 }
 
 float ReadElement(const MatrixPiece& piece, int64_t row, int64_t col) {
-  const int64_t index = row * piece.stride + col;
-  if (piece.dtype == WeightDtype::kF32) {
+  const int64_t index = row * piece.stride + piece.first_col + col;
+  if (piece.dtype == ElementType::kF32) {
     float value = 0;
     std::memcpy(&value, piece.data + index * 4, 4);
     return value;
   }
   uint16_t bits = 0;
   std::memcpy(&bits, piece.data + index * 2, 2);
-  if (piece.dtype == WeightDtype::kF16) return FloatFromHalf(bits);
+  if (piece.dtype == ElementType::kF16) return FloatFromHalf(bits);
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }
 

@@ -1,4 +1,4 @@
-#include "backend/cpu/half.h"
+#include "base/half.h"
 
 #include <cmath>
 #include <limits>
