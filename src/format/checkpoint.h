@@ -25,6 +25,8 @@ namespace headcount {
 
 class MappedFile;
 
+inline constexpr size_t kMaxTensors = 65'536;  // of one checkpoint
+
 struct TensorView {
   ElementType dtype = ElementType::kF32;
   std::vector<int64_t> shape;  // row-major

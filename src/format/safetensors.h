@@ -17,7 +17,6 @@
 namespace headcount {
 
 inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
-inline constexpr size_t kMaxTensors = 65'536;  // of one checkpoint
 inline constexpr size_t kMaxTensorRank = 8;
 
 struct SafetensorsEntry {
