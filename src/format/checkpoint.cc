@@ -13,6 +13,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/mapped_file.h"
 #include "format/quoted.h"
@@ -32,7 +33,7 @@ constexpr size_t kMaxFileNameBytes = 255;  // NAME_MAX of Linux
 
 struct Shard {
   std::unique_ptr<MappedFile> file;
-  std::vector<SafetensorsEntry> entries;  // views into `file`
+  std::vector<TensorEntry> entries;  // views into `file`
 };
 
 // Tensor name -> name of the shard that holds it.
@@ -44,6 +45,25 @@ absl::StatusOr<Shard> OpenShard(const std::string& path) {
   auto entries = ParseSafetensors((*file)->bytes(), path);
   if (!entries.ok()) return entries.status();
   return Shard{*std::move(file), *std::move(entries)};
+}
+
+// The whole of a GGUF model: one of the parts that llama.cpp splits large ones
+// into would lack tensors.
+absl::StatusOr<Shard> OpenGgufShard(const std::string& path) {
+  constexpr char kPartsKey[] = "split.count";
+  absl::StatusOr<GgufFile> gguf = OpenGguf(path);
+  if (!gguf.ok()) return gguf.status();
+  if (gguf->metadata.Has(kPartsKey)) {
+    const absl::StatusOr<int64_t> parts = gguf->metadata.Int(kPartsKey);
+    if (!parts.ok()) return parts.status();
+    if (*parts > 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ": key '", kPartsKey, "': one of ", *parts,
+          " parts of a model, which is not supported: join them with "
+          "llama.cpp's 'llama-gguf-split --merge'"));
+    }
+  }
+  return Shard{std::move(gguf->file), std::move(gguf->tensors)};
 }
 
 // A shard lies beside its index, under a plain name.
@@ -117,7 +137,7 @@ absl::Status CheckIndex(const WeightMap& weight_map,
   absl::flat_hash_map<absl::string_view, std::string> holders;
   for (const Shard& shard : shards) {
     const std::string file = fs::path(shard.file->path()).filename().string();
-    for (const SafetensorsEntry& entry : shard.entries) {
+    for (const TensorEntry& entry : shard.entries) {
       const auto [holder, is_new] = holders.try_emplace(entry.name, file);
       if (!is_new) {
         return absl::InvalidArgumentError(
@@ -167,20 +187,29 @@ absl::StatusOr<std::vector<Shard>> OpenIndexed(const fs::path& directory) {
 
 // By file name.
 absl::StatusOr<std::vector<Shard>> OpenShards(const fs::path& path) {
+  std::vector<Shard> shards;
+  const absl::StatusOr<std::optional<std::string>> gguf =
+      FindGguf(path.string());
+  if (!gguf.ok()) return gguf.status();
+  if (gguf->has_value()) {
+    absl::StatusOr<Shard> shard = OpenGgufShard(**gguf);
+    if (!shard.ok()) return shard.status();
+    shards.push_back(*std::move(shard));
+    return shards;
+  }
   std::error_code error;  // what cannot be asked about is not there
   fs::path file = path;
   if (fs::is_directory(path, error)) {
     file = path / kSingleFileName;
     if (!fs::exists(file, error)) {
       if (fs::exists(path / kIndexFileName, error)) return OpenIndexed(path);
-      return absl::NotFoundError(absl::StrCat(path.string(), ": has neither ",
-                                              kSingleFileName, " nor ",
-                                              kIndexFileName));
+      return absl::NotFoundError(
+          absl::StrCat(path.string(), ": has neither ", kSingleFileName, ", ",
+                       kIndexFileName, " nor a GGUF file"));
     }
   }
   absl::StatusOr<Shard> shard = OpenShard(file.string());
   if (!shard.ok()) return shard.status();
-  std::vector<Shard> shards;
   shards.push_back(*std::move(shard));
   return shards;
 }
@@ -207,8 +236,14 @@ absl::StatusOr<Checkpoint> Checkpoint::Open(const std::string& path) {
   if (!shards.ok()) return shards.status();
   Checkpoint checkpoint;
   for (Shard& shard : *shards) {
-    for (SafetensorsEntry& entry : shard.entries) {
-      if (!entry.dtype) continue;
+    for (TensorEntry& entry : shard.entries) {
+      if (!entry.dtype) {
+        checkpoint.unread_.emplace(
+            std::move(entry.name),
+            UnreadTensor{entry.type_name,
+                         static_cast<int64_t>(entry.data.size())});
+        continue;
+      }
       checkpoint.tensor_bytes_ += static_cast<int64_t>(entry.data.size());
       checkpoint.tensors_.emplace(
           std::move(entry.name),

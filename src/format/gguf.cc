@@ -4,6 +4,7 @@
 #include <bit>
 #include <filesystem>
 #include <iterator>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -108,7 +109,7 @@ class GgufParser {
   absl::StatusOr<TensorInfo> ReadTensorInfo(uint64_t index);
   absl::Status ReadShape(TensorInfo& info);
   absl::StatusOr<int64_t> TensorBytes(const TensorInfo& info) const;
-  absl::StatusOr<std::vector<GgufEntry>> PlaceTensors(
+  absl::StatusOr<std::vector<TensorEntry>> PlaceTensors(
       std::vector<TensorInfo> infos);
 
   const absl::Span<const std::byte> file_;
@@ -223,7 +224,7 @@ absl::StatusOr<int64_t> GgufParser::TensorBytes(const TensorInfo& info) const {
   return *bytes;
 }
 
-absl::StatusOr<std::vector<GgufEntry>> GgufParser::PlaceTensors(
+absl::StatusOr<std::vector<TensorEntry>> GgufParser::PlaceTensors(
     std::vector<TensorInfo> infos) {
   std::sort(infos.begin(), infos.end(),
             [](const TensorInfo& a, const TensorInfo& b) {
@@ -240,7 +241,7 @@ absl::StatusOr<std::vector<GgufEntry>> GgufParser::PlaceTensors(
   }
   const absl::Span<const std::byte> data = reader_.rest();
 
-  std::vector<GgufEntry> entries;
+  std::vector<TensorEntry> entries;
   uint64_t next = 0;  // where the next tensor has to start; within `data`
   for (TensorInfo& info : infos) {
     const absl::StatusOr<int64_t> bytes = TensorBytes(info);
@@ -264,8 +265,8 @@ absl::StatusOr<std::vector<GgufEntry>> GgufParser::PlaceTensors(
     }
     const size_t end = info.offset + static_cast<size_t>(*bytes);
     next = std::min(end + padding(end), data.size());
-    entries.push_back({info.name, info.type->dtype, info.type->name,
-                       std::move(info.shape),
+    entries.push_back({std::string(info.name), info.type->dtype,
+                       info.type->name, std::move(info.shape),
                        data.subspan(info.offset, static_cast<size_t>(*bytes))});
   }
   return entries;
@@ -290,7 +291,7 @@ absl::StatusOr<GgufFile> GgufParser::Parse() {
     }
     infos.push_back(*std::move(info));
   }
-  absl::StatusOr<std::vector<GgufEntry>> tensors =
+  absl::StatusOr<std::vector<TensorEntry>> tensors =
       PlaceTensors(std::move(infos));
   if (!tensors.ok()) return tensors.status();
   return GgufFile{nullptr, *std::move(metadata), *std::move(tensors)};
@@ -318,10 +319,10 @@ absl::StatusOr<std::optional<std::string>> FindGguf(const std::string& path) {
     if (model.extension() != kExtension) return std::nullopt;
     return path;
   }
-  if (fs::exists(model / "config.json", error)) return std::nullopt;
   std::vector<std::string> names;
   for (fs::directory_iterator i(model, error), end; !error && i != end;
        i.increment(error)) {
+    if (i->path().extension() == ".safetensors") return std::nullopt;
     if (i->path().extension() == kExtension) {
       names.push_back(i->path().filename().string());
     }

@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -23,22 +22,12 @@ namespace headcount {
 inline constexpr size_t kMaxGgufNameBytes = 64;  // of a tensor; GGML's limit
 inline constexpr uint32_t kMaxGgufRank = 4;
 
-struct GgufEntry {
-  std::string_view name;
-  // Absent for an element type that the format knows and Headcount does not
-  // compute with, such as Q2_K.
-  std::optional<ElementType> dtype;
-  std::string_view type_name;
-  std::vector<int64_t> shape;  // row-major: the reverse of the file's order
-  absl::Span<const std::byte> data;
-};
-
 // Movable, not copyable. Thread-safe to read.
 struct GgufFile {
   std::unique_ptr<MappedFile> file;  // what OpenGguf mapped, else null
   // Views into the file, also once this has moved.
   GgufMetadata metadata;
-  std::vector<GgufEntry> tensors;  // in the order of their bytes
+  std::vector<TensorEntry> tensors;  // in the order of their bytes
 };
 
 // The keys and tensors of a whole `file`, as views into it: every tensor as
@@ -53,7 +42,7 @@ absl::StatusOr<GgufFile> ParseGguf(absl::Span<const std::byte> file,
 absl::StatusOr<GgufFile> OpenGguf(const std::string& path);
 
 // The GGUF file of the model at `path`: `path` itself when it is named *.gguf,
-// else the only *.gguf of the directory `path` when that has no config.json.
+// else the only *.gguf of the directory `path` when that has no *.safetensors.
 // Absent when the model is of another format, or is not there; InvalidArgument
 // when the directory leaves a choice of files.
 absl::StatusOr<std::optional<std::string>> FindGguf(const std::string& path);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
@@ -77,7 +79,7 @@ class HeaderReader final : public JsonEvents {
   explicit HeaderReader(absl::Span<const std::byte> data) : data_(data) {}
 
   // In the order of the header.
-  std::vector<SafetensorsEntry> TakeEntries() { return std::move(entries_); }
+  std::vector<TensorEntry> TakeEntries() { return std::move(entries_); }
 
  private:
   // What the next event belongs to: there is no deeper level.
@@ -113,7 +115,7 @@ class HeaderReader final : public JsonEvents {
   std::string Where() const;
 
   const absl::Span<const std::byte> data_;
-  std::vector<SafetensorsEntry> entries_;
+  std::vector<TensorEntry> entries_;
   bool has_metadata_ = false;
 
   Place place_ = Place::kFile;
@@ -260,15 +262,15 @@ bool HeaderReader::FinishTensor() {
                                    range, " hold ", end - begin));
   }
   entries_.push_back(
-      {std::move(name_), type_->dtype, *std::move(shape_),
+      {std::move(name_), type_->dtype, type_->name, *std::move(shape_),
        data_.subspan(static_cast<size_t>(begin), static_cast<size_t>(*bytes))});
   return true;
 }
 
-absl::Status CheckNamesAreUnique(absl::Span<const SafetensorsEntry> entries,
+absl::Status CheckNamesAreUnique(absl::Span<const TensorEntry> entries,
                                  const std::string& what) {
   absl::flat_hash_set<absl::string_view> names;
-  for (const SafetensorsEntry& entry : entries) {
+  for (const TensorEntry& entry : entries) {
     if (!names.insert(entry.name).second) {
       return absl::InvalidArgumentError(absl::StrCat(
           what, ": tensor ", Quoted(entry.name), " is there twice"));
@@ -278,11 +280,11 @@ absl::Status CheckNamesAreUnique(absl::Span<const SafetensorsEntry> entries,
 }
 
 // `entries` are in the order of their bytes.
-absl::Status CheckDataIsCovered(absl::Span<const SafetensorsEntry> entries,
+absl::Status CheckDataIsCovered(absl::Span<const TensorEntry> entries,
                                 absl::Span<const std::byte> data,
                                 const std::string& what) {
   const std::byte* covered_to = data.data();
-  for (const SafetensorsEntry& entry : entries) {
+  for (const TensorEntry& entry : entries) {
     if (entry.data.data() < covered_to) {
       return absl::InvalidArgumentError(
           absl::StrCat(what, ": tensor ", Quoted(entry.name),
@@ -336,7 +338,7 @@ SplitFile(absl::Span<const std::byte> file, const std::string& what) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(
+absl::StatusOr<std::vector<TensorEntry>> ParseSafetensors(
     absl::Span<const std::byte> file, const std::string& what) {
   const auto parts = SplitFile(file, what);
   if (!parts.ok()) return parts.status();
@@ -345,13 +347,13 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(
   HeaderReader reader(data);
   absl::Status status = reader.Walk(header, what);
   if (!status.ok()) return status;
-  std::vector<SafetensorsEntry> entries = reader.TakeEntries();
+  std::vector<TensorEntry> entries = reader.TakeEntries();
 
   status = CheckNamesAreUnique(entries, what);
   if (!status.ok()) return status;
   // Empty tensors come before the one that starts where they lie.
   std::sort(entries.begin(), entries.end(),
-            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+            [](const TensorEntry& a, const TensorEntry& b) {
               return std::pair(a.data.data(), a.data.size()) <
                      std::pair(b.data.data(), b.data.size());
             });

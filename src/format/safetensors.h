@@ -5,9 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,21 +17,12 @@ namespace headcount {
 inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
 inline constexpr size_t kMaxTensorRank = 8;
 
-struct SafetensorsEntry {
-  std::string name;
-  // Absent for an element type that the format knows and Headcount does not
-  // compute with, such as I64.
-  std::optional<ElementType> dtype;
-  std::vector<int64_t> shape;  // row-major
-  absl::Span<const std::byte> data;
-};
-
 // The tensors of a whole `file`, in the order of their bytes, which are views
 // into it: each as long as its shape says, together all that follows the
 // header, none shared. Names are unique. InvalidArgument, starting with `what`
 // and naming the tensor, when the file says otherwise. Allocates in proportion
 // to the header, whatever sizes it claims.
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(
+absl::StatusOr<std::vector<TensorEntry>> ParseSafetensors(
     absl::Span<const std::byte> file, const std::string& what);
 
 }  // namespace headcount

@@ -21,7 +21,7 @@ void ParseAndCheck(absl::Span<const std::byte> file) {
   }
   std::set<std::string> names;
   size_t data_bytes = 0;
-  for (const SafetensorsEntry& entry : *entries) {
+  for (const TensorEntry& entry : *entries) {
     CHECK(names.insert(entry.name).second) << entry.name;
     if (!entry.data.empty()) {  // the last byte is one of the file
       CHECK(&entry.data.back() <= &file.back()) << entry.name;
@@ -34,7 +34,7 @@ void ParseAndCheck(absl::Span<const std::byte> file) {
   }
   // Together they are the end of the file, in order and without a gap.
   const std::byte* next = file.data() + file.size() - data_bytes;
-  for (const SafetensorsEntry& entry : *entries) {
+  for (const TensorEntry& entry : *entries) {
     CHECK(entry.data.data() == next) << entry.name;
     next += entry.data.size();
   }

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/format/gguf_writer.h"
 #include "tests/unit/format/safetensors_writer.h"
 #include "tests/unit/format/temp_folder.h"
 
@@ -111,6 +112,9 @@ TEST(CheckpointTest, TypesThatAreNotComputedWithAreCheckedAndLeftOut) {
   EXPECT_EQ(checkpoint.tensors().size(), 1U);
   EXPECT_EQ(checkpoint.tensor_bytes(), 4);
   EXPECT_EQ(checkpoint.Find("I64"), nullptr);
+  ASSERT_EQ(checkpoint.unread().size(), 19U);
+  EXPECT_EQ(checkpoint.unread().at("I64").type_name, "I64");
+  EXPECT_EQ(checkpoint.unread().at("I64").bytes, 8);
 }
 
 TEST(CheckpointTest, MetadataMayBeLargeAndIsDropped) {
@@ -142,6 +146,37 @@ TEST(CheckpointTest, TensorsAreCounted) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("more than 65536 tensors"));
+}
+
+TEST(CheckpointTest, ReadsAGgufFileAsItIs) {
+  GgufWriter writer;
+  writer.AddTensor("blk.0.attn_q.weight", {32, 2}, 8, std::string(68, 'q'));
+  writer.AddTensor("output_norm.weight", {2}, 0, "12345678");
+  writer.AddTensor("old", {256}, 10, std::string(84, 'x'));
+  const TempFolder folder;
+  const std::string path = folder.Write("model.gguf", writer.File());
+  for (const std::string& name : {path, folder.path().string()}) {
+    const Checkpoint checkpoint = OpenOrDie(name);
+    EXPECT_EQ(checkpoint.tensors().size(), 2U);
+    EXPECT_EQ(checkpoint.tensor_bytes(), 68 + 8);
+    const TensorView* query = checkpoint.Find("blk.0.attn_q.weight");
+    ASSERT_NE(query, nullptr);
+    EXPECT_EQ(query->dtype, ElementType::kQ8_0);
+    EXPECT_THAT(query->shape, ElementsAre(2, 32));
+    EXPECT_EQ(Bytes(*query), std::string(68, 'q'));
+    EXPECT_EQ(checkpoint.Find("old"), nullptr);
+    EXPECT_EQ(checkpoint.unread().at("old").type_name, "Q2_K");
+    EXPECT_EQ(checkpoint.unread().at("old").bytes, 84);
+  }
+}
+
+TEST(CheckpointTest, APartOfAGgufModelIsRefused) {
+  GgufWriter writer;
+  writer.AddInt("split.count", 3);
+  const TempFolder folder;
+  const std::string path = folder.Write("m-00001-of-00003.gguf", writer.File());
+  EXPECT_THAT(std::string(Checkpoint::Open(path).status().message()),
+              HasSubstr("key 'split.count': one of 3 parts of a model"));
 }
 
 TEST(CheckpointTest, WhatIsNotThereIsNotFound) {

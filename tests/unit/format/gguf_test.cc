@@ -158,7 +158,7 @@ TEST(GgufTest, FindsTheFileOfAModel) {
             directory +
                 ": holds 2 GGUF files, such as 'a.gguf' and "
                 "'b.gguf': name the file itself");
-  folder.Write("config.json", "{}");
+  folder.Write("model.safetensors", "");
   EXPECT_EQ(*FindGguf(directory), std::nullopt);
 }
 
