@@ -145,6 +145,8 @@ absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
                    .mask = HeadMaskOf(spec),
                    .mask_file = spec.heads().mask_file(),
                    .kv_dtype = KvDtypeOf(spec),
+                   .precision = spec.precision() == "exact" ? Precision::kExact
+                                                            : Precision::kFast,
                    .max_step_tokens = options.step_tokens,
                    .max_logits_rows = logits_rows},
                   backend);

@@ -35,6 +35,15 @@ class Buffer {
   virtual int64_t bytes() const = 0;
 };
 
+// What becomes of quantised weights. Others stay as they are in both cases.
+enum class Precision : uint8_t {
+  // Quantised at rest, and multiplied as integers: rows of x are quantised on
+  // the way. Backends choose the layout; what they round is no coarser than the
+  // weights.
+  kFast,
+  kExact,  // float32 at rest and in every operation: the reference
+};
+
 // A weight matrix [rows, cols] packed for MatMul; rows are output features.
 class Matrix {
  public:
@@ -83,7 +92,7 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   // Reads `source` once; only its pieces are touched.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> Pack(
-      const MatrixSource& source) = 0;
+      const MatrixSource& source, Precision precision) = 0;
   virtual void CopyToDevice(const void* host, int64_t bytes, void* device) = 0;
   virtual void CopyToHost(const void* device, int64_t bytes, void* host) = 0;
 

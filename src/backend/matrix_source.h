@@ -22,8 +22,9 @@ struct MatrixPiece {
   int64_t cols = 0;
 };
 
-// The pieces cover the matrix exactly once. Stored at rest in their dtype if
-// all have the same one, else in float32; arithmetic is float32 either way.
+// The pieces cover the matrix exactly once. Floats are stored at rest in their
+// dtype if all have the same one, else in float32; see Precision (backend.h)
+// for quantised pieces.
 struct MatrixSource {
   int64_t rows = 0;
   int64_t cols = 0;

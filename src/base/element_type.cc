@@ -45,60 +45,70 @@ ScaleMin GroupScale(const std::byte* from, int group) {
           (low >> 4) | (Byte(from + group) >> 6 << 4)};
 }
 
-// One element of a block. Readable rather than fast: what is fast reads whole
-// blocks in its own layout.
-float ElementOf(ElementType type, const std::byte* block, int i) {
-  switch (type) {
-    case ElementType::kF32: {
-      float value = 0;
-      std::memcpy(&value, block, sizeof(value));
-      return value;
-    }
-    case ElementType::kF16:
-      return Half(block);
-    case ElementType::kBf16:
-      return FloatFromBfloat16(U16(block));
-    case ElementType::kQ8_0:  // d, 32 x q
-      return Half(block) * static_cast<float>(SignedByte(block + 2 + i));
-    case ElementType::kQ4_0:  // d, 16 bytes
-      return Half(block) * static_cast<float>(Nibble(block + 2, i) - 8);
-    case ElementType::kQ4_1:  // d, m, 16 bytes
-      return Half(block) * static_cast<float>(Nibble(block + 4, i)) +
-             Half(block + 2);
-    case ElementType::kQ5_0: {  // d, 4 bytes of fifth bits, 16 bytes
-      const int q = Nibble(block + 6, i) | FifthBit(block + 2, i);
-      return Half(block) * static_cast<float>(q - 16);
-    }
-    case ElementType::kQ5_1: {  // d, m, 4 bytes of fifth bits, 16 bytes
-      const int q = Nibble(block + 8, i) | FifthBit(block + 4, i);
-      return Half(block) * static_cast<float>(q) + Half(block + 2);
-    }
-    case ElementType::kQ4_K:    // d, dmin, 12 bytes of scales, 128 bytes
-    case ElementType::kQ5_K: {  // d, dmin, 12 of scales, 32 of fifth bits, 128
-      const bool five = type == ElementType::kQ5_K;
-      const int group = i / 32;
-      const ScaleMin s = GroupScale(block + 4, group);
-      const std::byte* nibbles = block + (five ? 48 : 16) + group / 2 * 32;
-      int q = group % 2 == 0 ? Byte(nibbles + i % 32) & 15
-                             : Byte(nibbles + i % 32) >> 4;
-      if (five) q |= ((Byte(block + 16 + i % 32) >> group) & 1) << 4;
-      return Half(block) * static_cast<float>(s.scale) * static_cast<float>(q) -
-             Half(block + 2) * static_cast<float>(s.min);
-    }
-    case ElementType::kQ6_K: {  // 128 bytes of low bits, 64 of high ones, 16
-                                // scales, d
-      const int half = i / 128;
-      const int quarter = i % 128 / 32;
-      const int low = Byte(block + half * 64 + quarter % 2 * 32 + i % 32);
-      const int high = Byte(block + 128 + half * 32 + i % 32);
-      const int q = (quarter < 2 ? low & 15 : low >> 4) |
-                    ((high >> (2 * quarter)) & 3) << 4;
-      return Half(block + 208) *
-             static_cast<float>(SignedByte(block + 192 + i / 16)) *
-             static_cast<float>(q - 32);
-    }
+void SetScale(float scale, QuantizedGroup* group) {
+  group->scale[0] = scale;
+  group->scale[1] = scale;
+}
+
+// d, 32 x q
+void ReadQ8(const std::byte* block, QuantizedGroup* group) {
+  SetScale(Half(block), group);
+  std::memcpy(group->q, block + 2, sizeof(group->q));
+}
+
+// d; m where there is a minimum; 4 bytes of fifth bits where there are any; 16
+// bytes of nibbles. Without a minimum q is signed.
+void ReadQ4OrQ5(bool minimum, bool five, const std::byte* block,
+                QuantizedGroup* group) {
+  SetScale(Half(block), group);
+  if (minimum) group->min = Half(block + 2);
+  const std::byte* fifth = block + (minimum ? 4 : 2);
+  const std::byte* nibbles = fifth + (five ? 4 : 0);
+  const int zero = minimum ? 0 : five ? 16 : 8;
+  for (int i = 0; i < 32; ++i) {
+    const int q = Nibble(nibbles, i) | (five ? FifthBit(fifth, i) : 0);
+    group->q[i] = static_cast<int8_t>(q - zero);
   }
-  return 0;
+}
+
+// d, dmin, 12 bytes of scales, 32 of fifth bits where there are any, 128 of
+// nibbles: low ones of 32 bytes make an even group, high ones the odd one.
+void ReadQ4KOrQ5K(bool five, const std::byte* block, int index,
+                  QuantizedGroup* group) {
+  const ScaleMin s = GroupScale(block + 4, index);
+  SetScale(Half(block) * static_cast<float>(s.scale), group);
+  group->min = -(Half(block + 2) * static_cast<float>(s.min));
+  const std::byte* nibbles = block + (five ? 48 : 16) + index / 2 * 32;
+  for (int i = 0; i < 32; ++i) {
+    int q = Byte(nibbles + i) >> (index % 2 * 4) & 15;
+    if (five) q |= (Byte(block + 16 + i) >> index & 1) << 4;
+    group->q[i] = static_cast<int8_t>(q);
+  }
+}
+
+// 128 bytes of low bits, 64 of high ones, 16 scales, d
+void ReadQ6K(const std::byte* block, int index, QuantizedGroup* group) {
+  const int half = index / 4;
+  const int quarter = index % 4;
+  for (int i = 0; i < 2; ++i) {
+    const int scale = SignedByte(block + 192 + index * 2 + i);
+    group->scale[i] = Half(block + 208) * static_cast<float>(scale);
+  }
+  const std::byte* low = block + half * 64 + quarter % 2 * 32;
+  const std::byte* high = block + 128 + half * 32;
+  for (int i = 0; i < 32; ++i) {
+    const int q = (Byte(low + i) >> (quarter / 2 * 4) & 15) |
+                  (Byte(high + i) >> (2 * quarter) & 3) << 4;
+    group->q[i] = static_cast<int8_t>(q - 32);
+  }
+}
+
+float ReadFloat(ElementType type, const std::byte* from) {
+  if (type == ElementType::kF16) return Half(from);
+  if (type == ElementType::kBf16) return FloatFromBfloat16(U16(from));
+  float value = 0;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
 }
 
 }  // namespace
@@ -165,12 +175,59 @@ int64_t ElementBytes(ElementType type, int64_t elements) {
   return elements / block.elements * block.bytes;
 }
 
+QuantizedGroup ReadQuantizedGroup(ElementType type, const std::byte* row,
+                                  int64_t index) {
+  CHECK(IsQuantized(type)) << ElementTypeName(type);
+  const ElementBlock size = BlockOf(type);
+  const int64_t groups = size.elements / kQuantizedGroup;
+  const std::byte* block = row + index / groups * size.bytes;
+  const int part = static_cast<int>(index % groups);
+  QuantizedGroup group;
+  switch (type) {
+    case ElementType::kQ8_0:
+      ReadQ8(block, &group);
+      break;
+    case ElementType::kQ4_0:
+      ReadQ4OrQ5(/*minimum=*/false, /*five=*/false, block, &group);
+      break;
+    case ElementType::kQ4_1:
+      ReadQ4OrQ5(/*minimum=*/true, /*five=*/false, block, &group);
+      break;
+    case ElementType::kQ5_0:
+      ReadQ4OrQ5(/*minimum=*/false, /*five=*/true, block, &group);
+      break;
+    case ElementType::kQ5_1:
+      ReadQ4OrQ5(/*minimum=*/true, /*five=*/true, block, &group);
+      break;
+    case ElementType::kQ4_K:
+      ReadQ4KOrQ5K(/*five=*/false, block, part, &group);
+      break;
+    case ElementType::kQ5_K:
+      ReadQ4KOrQ5K(/*five=*/true, block, part, &group);
+      break;
+    default:
+      ReadQ6K(block, part, &group);
+  }
+  return group;
+}
+
 void Dequantize(ElementType type, const std::byte* row, int64_t first,
                 int64_t count, float* out) {
-  const ElementBlock block = BlockOf(type);
-  for (int64_t i = first; i < first + count; ++i) {
-    *out++ = ElementOf(type, row + i / block.elements * block.bytes,
-                       static_cast<int>(i % block.elements));
+  const int64_t end = first + count;
+  if (!IsQuantized(type)) {
+    const int64_t bytes = BlockOf(type).bytes;
+    for (int64_t i = first; i < end; ++i)
+      *out++ = ReadFloat(type, row + i * bytes);
+    return;
+  }
+  for (int64_t i = first; i < end;) {
+    const QuantizedGroup group =
+        ReadQuantizedGroup(type, row, i / kQuantizedGroup);
+    do {
+      const int64_t j = i % kQuantizedGroup;
+      *out++ = group.scale[j / 16] * static_cast<float>(group.q[j]) + group.min;
+      ++i;
+    } while (i < end && i % kQuantizedGroup != 0);
   }
 }
 

@@ -42,6 +42,21 @@ std::string_view ElementTypeName(ElementType type);
 // caller knows that they do not overflow.
 int64_t ElementBytes(ElementType type, int64_t elements);
 
+// 32 quantised neighbours as integers: element i is
+// scale[i / 16] * q[i] + min, where the product is exact in float32.
+struct QuantizedGroup {
+  float scale[2] = {};
+  float min = 0;
+  int8_t q[32] = {};
+};
+inline constexpr int64_t kQuantizedGroup = 32;
+
+// Elements [32 index, 32 index + 32) of a row that starts at `row` (of any
+// alignment). q is in [0, 16) for kQ4_1 and kQ4_K, in [-8, 8) for kQ4_0.
+// CHECKs that `type` is quantised.
+QuantizedGroup ReadQuantizedGroup(ElementType type, const std::byte* row,
+                                  int64_t index);
+
 // Exact values of `count` neighbours, from element `first` of a row that starts
 // at `row` (of any alignment). out: [count].
 void Dequantize(ElementType type, const std::byte* row, int64_t first,

@@ -76,8 +76,8 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
     }
     impl->sha256 = *std::move(sha256);
   }
-  absl::StatusOr<Weights> weights =
-      LoadWeights(impl->config, impl->layout, *checkpoint, backend);
+  absl::StatusOr<Weights> weights = LoadWeights(
+      impl->config, impl->layout, *checkpoint, options.precision, backend);
   if (!weights.ok()) return AtPath(options.path, weights.status());
   impl->weights = *std::move(weights);
 

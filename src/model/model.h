@@ -25,6 +25,7 @@ struct ModelOptions {
   HeadMask mask = {};          // joined with the mask file and config.json's
   std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;
+  Precision precision = Precision::kFast;
   // Rows of the largest step: workspaces are reserved for it at load.
   int32_t max_step_tokens = 256;
   // Logits rows of the largest step.

@@ -40,10 +40,12 @@ struct KeptRows {
 class WeightLoader {
  public:
   WeightLoader(const ModelConfig& config, const HeadLayout& layout,
-               const Checkpoint& checkpoint, Backend* backend)
+               const Checkpoint& checkpoint, Precision precision,
+               Backend* backend)
       : config_(config),
         layout_(layout),
         checkpoint_(checkpoint),
+        precision_(precision),
         backend_(backend) {}
 
   // Once only.
@@ -70,6 +72,7 @@ class WeightLoader {
   const ModelConfig& config_;
   const HeadLayout& layout_;
   const Checkpoint& checkpoint_;
+  const Precision precision_;
   Backend* const backend_;
 
   Weights weights_;
@@ -236,7 +239,8 @@ std::unique_ptr<Matrix> WeightLoader::Column(const KeptRows& vector) {
 }
 
 std::unique_ptr<Matrix> WeightLoader::Pack(const MatrixSource& source) {
-  absl::StatusOr<std::unique_ptr<Matrix>> matrix = backend_->Pack(source);
+  absl::StatusOr<std::unique_ptr<Matrix>> matrix =
+      backend_->Pack(source, precision_);
   if (!matrix.ok()) {
     status_ = matrix.status();
     return nullptr;
@@ -280,8 +284,8 @@ std::unique_ptr<Buffer> WeightLoader::Vector(
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const HeadLayout& layout,
                                     const Checkpoint& checkpoint,
-                                    Backend* backend) {
-  return WeightLoader(config, layout, checkpoint, backend).Load();
+                                    Precision precision, Backend* backend) {
+  return WeightLoader(config, layout, checkpoint, precision, backend).Load();
 }
 
 }  // namespace headcount

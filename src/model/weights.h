@@ -50,6 +50,6 @@ struct Weights {
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const HeadLayout& layout,
                                     const Checkpoint& checkpoint,
-                                    Backend* backend);
+                                    Precision precision, Backend* backend);
 
 }  // namespace headcount

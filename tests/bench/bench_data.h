@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "backend/matrix_source.h"
 #include "base/half.h"
+#include "tests/unit/backend/quantized_weights.h"
 
 namespace headcount {
 
@@ -34,6 +35,10 @@ inline std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
 
 inline std::vector<std::byte> RandomWeights(int64_t count, ElementType dtype,
                                             uint32_t seed) {
+  if (IsQuantized(dtype)) {
+    std::mt19937 random(seed);
+    return RandomQuantizedWeights(random, dtype, count);
+  }
   const std::vector<float> values = RandomFloats(count, seed);
   const size_t element = dtype == ElementType::kF32 ? 4 : 2;
   std::vector<std::byte> bytes(values.size() * element);

@@ -23,7 +23,17 @@ struct Shape {
 };
 
 constexpr Shape kShapes[] = {
-    {768, 192}, {1024, 192}, {192, 512}, {2048, 192}, {4096, 4096}};
+    {768, 192},
+    {1024, 192},
+    {192, 512},
+    {2048, 192},
+    {4096, 4096},
+    // SmolLM2-135M: qkv, attention out, gate and up, down, output.
+    {960, 576},
+    {576, 576},
+    {3072, 576},
+    {576, 1536},
+    {49152, 576}};
 constexpr int64_t kRows[] = {1, 4, 16, 64, 256};
 
 struct NamedDtype {
@@ -32,7 +42,9 @@ struct NamedDtype {
 };
 constexpr NamedDtype kDtypes[] = {{"f32", ElementType::kF32},
                                   {"f16", ElementType::kF16},
-                                  {"bf16", ElementType::kBf16}};
+                                  {"bf16", ElementType::kBf16},
+                                  {"q4", ElementType::kQ4_1},
+                                  {"q8", ElementType::kQ8_0}};
 
 void BM_MatMul(benchmark::State& state, Shape shape, ElementType dtype,
                int64_t rows) {
@@ -48,7 +60,8 @@ void BM_MatMul(benchmark::State& state, Shape shape, ElementType dtype,
                            .stride = shape.inputs,
                            .rows = shape.outputs,
                            .cols = shape.inputs});
-  const std::unique_ptr<Matrix> matrix = *backend->Pack(source);
+  const std::unique_ptr<Matrix> matrix =
+      *backend->Pack(source, Precision::kFast);
   const std::vector<float> x = RandomFloats(rows * shape.inputs, /*seed=*/2);
   std::vector<float> out(static_cast<size_t>(rows * shape.outputs));
   for (auto _ : state) {

@@ -37,9 +37,9 @@ class CpuBackend final : public Backend {
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return HostBuffer::Create(bytes);
   }
-  absl::StatusOr<std::unique_ptr<Matrix>> Pack(
-      const MatrixSource& source) override {
-    return PackedMatrix::Create(source, &pool_);
+  absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSource& source,
+                                               Precision precision) override {
+    return PackedMatrix::Create(source, precision, &pool_);
   }
   void CopyToDevice(const void* host, int64_t bytes, void* device) override {
     std::memcpy(device, host, static_cast<size_t>(bytes));
@@ -86,7 +86,7 @@ class CpuBackend final : public Backend {
                        .bias = bias,
                        .mode = mode,
                        .out = out},
-                      &pool_);
+                      &matmul_, &pool_);
   }
 
   void RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
@@ -136,6 +136,7 @@ class CpuBackend final : public Backend {
 
   ThreadPool pool_;
   StepState step_;
+  MatMulWorkspace matmul_;
   AttentionWorkspace attention_;
   std::vector<std::vector<TokenLogprob>> sample_scratch_;  // [worker]
 };

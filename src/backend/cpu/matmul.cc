@@ -9,40 +9,23 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "backend/cpu/matmul_task.h"
+#include "backend/cpu/quantized_matmul.h"
 #include "hwy/cache_control.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/matmul.cc"
 #include "hwy/foreach_target.h"
 // Comes after foreach_target.h.
+#include "backend/cpu/matmul-inl.h"
 #include "backend/cpu/simd-inl.h"
 #include "hwy/highway.h"
-
-#ifndef HEADCOUNT_BACKEND_CPU_MATMUL_TASK
-#define HEADCOUNT_BACKEND_CPU_MATMUL_TASK
-namespace headcount {
-
-inline constexpr int64_t kPanelWidth = PackedMatrix::kPanelRows;
-
-// The largest task.
-inline constexpr int64_t kTaskPanels = 4;
-inline constexpr int64_t kTaskRows = 48;
-
-// Rows [row_begin, row_end) times panels [panel_begin, panel_end).
-struct MatMulTask {
-  int64_t panel_begin = 0;
-  int64_t panel_end = 0;
-  int64_t row_begin = 0;
-  int64_t row_end = 0;
-};
-
-}  // namespace headcount
-#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace headcount {
 namespace HWY_NAMESPACE {
 
+constexpr int64_t kPanelWidth = PackedMatrix::kPanelRows;
 constexpr int64_t kHalfPanel = kPanelWidth / 2;
 constexpr int64_t kStep = static_cast<int64_t>(kLanes);
 constexpr int64_t kPairsPerPanel = kHalfPanel / kStep;
@@ -150,28 +133,6 @@ HWY_NOINLINE void ComputeTile(const MatMulOperands& operands,
   }
 }
 
-// Adds bias and old output where asked, and stores the lanes that exist.
-HWY_INLINE void StoreOutput(const MatMulOperands& operands, int64_t row,
-                            int64_t col, const float* sum) {
-  const F32 d;
-  const int64_t width = operands.w->rows();
-  float* out = operands.out + row * width + col;
-  const float* bias = operands.bias;
-  const bool add = operands.mode == Backend::MatMulMode::kAdd;
-  if (HWY_LIKELY(col + kStep <= width)) {
-    VF32 value = hn::Load(d, sum);
-    if (bias != nullptr) value = hn::Add(value, hn::LoadU(d, bias + col));
-    if (add) value = hn::Add(value, hn::LoadU(d, out));
-    hn::StoreU(value, d, out);
-    return;
-  }
-  for (int64_t i = 0; i < width - col; ++i) {
-    float value = sum[i];
-    if (bias != nullptr) value += bias[col + i];
-    out[i] = add ? value + out[i] : value;
-  }
-}
-
 // Moves the sums of R rows and C pairs to the output.
 void FinishTile(const MatMulOperands& operands, const Tile& tile, int rows,
                 int pairs) {
@@ -249,7 +210,7 @@ void MatMulTargetTask(const MatMulOperands& operands, const MatMulTask& task) {
     case ElementType::kBf16:
       return Compute<hwy::bfloat16_t>(operands, task);
     default:
-      return;  // PackedMatrix holds nothing else
+      return;  // not here: see MatMul
   }
 }
 
@@ -269,14 +230,38 @@ constexpr int64_t kMinParallelWork = int64_t{1} << 17;
 // Rows below which a task would read weights for too little.
 constexpr int64_t kMinTaskRows = 24;
 
+// Elements of x that a task quantises: some microseconds, worth waking a thread
+// for.
+constexpr int64_t kQuantizeElements = 16384;
+
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void QuantizeRows(const MatMulOperands& operands, MatMulWorkspace* workspace,
+                  ThreadPool* pool) {
+  const int64_t rows = operands.rows;
+  const int64_t cols = operands.w->cols();
+  const int64_t blocks = DivideUp(cols, kQuantizedCols);
+  const auto size = static_cast<size_t>(rows * blocks);
+  if (workspace->x.size() < size) workspace->x.resize(size);
+  const int64_t step = DivideUp(kQuantizeElements, cols);
+  pool->Run(DivideUp(rows, step), [&](int64_t task, int /*worker*/) {
+    const int64_t end = std::min((task + 1) * step, rows);
+    for (int64_t row = task * step; row < end; ++row) {
+      QuantizeRow(operands.x + row * cols, cols,
+                  workspace->x.data() + row * blocks);
+    }
+  });
+}
 
 }  // namespace
 
-void MatMul(const MatMulOperands& operands, ThreadPool* pool) {
+void MatMul(const MatMulOperands& operands, MatMulWorkspace* workspace,
+            ThreadPool* pool) {
   const int64_t rows = operands.rows;
   const int64_t panels = operands.w->panels();
   if (rows == 0 || panels == 0) return;
+  const bool quantized = IsQuantized(operands.w->dtype());
+  if (quantized) QuantizeRows(operands, workspace, pool);
   const int64_t work = rows * operands.w->rows() * operands.w->cols();
   const bool parallel = pool->threads() > 1 && work >= kMinParallelWork;
   // Enough tasks that the last ones even out: by rows as long as these are
@@ -288,14 +273,18 @@ void MatMul(const MatMulOperands& operands, ThreadPool* pool) {
   const int64_t panel_tasks = DivideUp(panels, panel_step);
   const int64_t row_tasks = std::clamp(
       DivideUp(wanted, panel_tasks), DivideUp(rows, kTaskRows), most_row_tasks);
-  const auto run = [&](int64_t task, int /*worker*/) {
-    const int64_t panel = task / row_tasks * panel_step;
-    const int64_t part = task % row_tasks;
-    HWY_DYNAMIC_DISPATCH(MatMulTargetTask)
-    (operands, {.panel_begin = panel,
-                .panel_end = std::min(panel + panel_step, panels),
-                .row_begin = rows * part / row_tasks,
-                .row_end = rows * (part + 1) / row_tasks});
+  const auto run = [&](int64_t index, int /*worker*/) {
+    const int64_t panel = index / row_tasks * panel_step;
+    const int64_t part = index % row_tasks;
+    const MatMulTask task{.panel_begin = panel,
+                          .panel_end = std::min(panel + panel_step, panels),
+                          .row_begin = rows * part / row_tasks,
+                          .row_end = rows * (part + 1) / row_tasks};
+    if (quantized) {
+      QuantizedMatMulTask(operands, workspace->x.data(), task);
+    } else {
+      HWY_DYNAMIC_DISPATCH(MatMulTargetTask)(operands, task);
+    }
   };
   const int64_t tasks = panel_tasks * row_tasks;
   if (parallel) {

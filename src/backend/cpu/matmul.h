@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "backend/backend.h"
 #include "backend/cpu/packed_matrix.h"
+#include "backend/cpu/quantized_panel.h"
 #include "backend/cpu/thread_pool.h"
 
 namespace headcount {
@@ -18,8 +20,16 @@ struct MatMulOperands {
   float* out = nullptr;  // [rows, w->rows()]
 };
 
-// Each output is one chain of fused multiply-adds over rising columns, from 0;
-// then the bias is added, then the old output. Its bits depend on nothing else.
-void MatMul(const MatMulOperands& operands, ThreadPool* pool);
+// Reused from call to call.
+struct MatMulWorkspace {
+  std::vector<ActivationBlock> x;  // [rows, blocks of columns]
+};
+
+// Each output is one chain of fused multiply-adds, from 0, over rising columns,
+// or over rising blocks of columns where weights are quantised
+// (quantized_matmul.h); then the bias is added, then the old output. Its bits
+// depend on nothing else.
+void MatMul(const MatMulOperands& operands, MatMulWorkspace* workspace,
+            ThreadPool* pool);
 
 }  // namespace headcount

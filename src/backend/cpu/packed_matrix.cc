@@ -4,12 +4,14 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/cpu/quantized_panel.h"
 #include "base/check.h"
 
 namespace headcount {
 namespace {
 
 constexpr int64_t kPanelRows = PackedMatrix::kPanelRows;
+static_assert(kPanelRows == kQuantizedRows);
 
 // Where element (column, row) of a panel lies, in elements.
 int64_t OffsetInPanel(ElementType dtype, int64_t column, int64_t row) {
@@ -26,14 +28,19 @@ float ReadFloat(ElementType dtype, const std::byte* from) {
   return value;
 }
 
-ElementType DtypeAtRest(const MatrixSource& source) {
+ElementType DtypeAtRest(const MatrixSource& source, Precision precision) {
   CHECK(!source.pieces.empty());
   const ElementType first = source.pieces.front().dtype;
-  if (IsQuantized(first)) return ElementType::kF32;
-  for (const MatrixPiece& piece : source.pieces) {
-    if (piece.dtype != first) return ElementType::kF32;
+  const auto all = [&source](auto predicate) {
+    return std::all_of(
+        source.pieces.begin(), source.pieces.end(),
+        [&](const MatrixPiece& piece) { return predicate(piece.dtype); });
+  };
+  if (all(IsQuantized) && precision == Precision::kFast) {
+    return QuantizedDtypeAtRest(source);
   }
-  return first;
+  const bool same = all([first](ElementType type) { return type == first; });
+  return same && !IsQuantized(first) ? first : ElementType::kF32;
 }
 
 void CheckCovered(const MatrixSource& source) {
@@ -53,10 +60,10 @@ void CheckCovered(const MatrixSource& source) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(
-    const MatrixSource& source, ThreadPool* pool) {
+    const MatrixSource& source, Precision precision, ThreadPool* pool) {
   CheckCovered(source);
   std::unique_ptr<PackedMatrix> matrix(
-      new PackedMatrix(source, DtypeAtRest(source)));
+      new PackedMatrix(source, DtypeAtRest(source, precision)));
   absl::StatusOr<std::unique_ptr<HostBuffer>> storage =
       HostBuffer::Create(matrix->panels() * matrix->panel_bytes());
   if (!storage.ok()) return storage.status();
@@ -68,7 +75,9 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(
 }
 
 int64_t PackedMatrix::panel_bytes() const {
-  return cols_ * kPanelRows * ElementBytes(dtype_, 1);
+  const ElementBlock block = BlockOf(dtype_);
+  const int64_t blocks = (cols_ + block.elements - 1) / block.elements;
+  return kPanelRows * blocks * block.bytes;
 }
 
 const std::byte* PackedMatrix::panel(int64_t index) const {
@@ -79,6 +88,10 @@ const std::byte* PackedMatrix::panel(int64_t index) const {
 void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
   std::byte* panel =
       static_cast<std::byte*>(storage_->data()) + index * panel_bytes();
+  if (IsQuantized(dtype_)) {
+    PackQuantizedPanel(source, dtype_, index, panel);
+    return;
+  }
   const int64_t first = index * kPanelRows;
   const int64_t element = ElementBytes(dtype_, 1);
   std::vector<float> values;
@@ -112,6 +125,11 @@ void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
 
 void PackedMatrix::CopyRow(int64_t row, float* out) const {
   CHECK(row >= 0 && row < rows_) << "row " << row << " of " << rows_;
+  if (IsQuantized(dtype_)) {
+    ReadQuantizedRow(dtype_, panel(row / kPanelRows), row % kPanelRows, cols_,
+                     out);
+    return;
+  }
   const int64_t element = ElementBytes(dtype_, 1);
   const std::byte* from = panel(row / kPanelRows) +
                           OffsetInPanel(dtype_, 0, row % kPanelRows) * element;

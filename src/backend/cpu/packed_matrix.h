@@ -5,6 +5,7 @@
 // with zeros. The two halves of a panel are loaded together: lanes [i, i + n)
 // and [16 + i, 16 + i + n). In bf16 these two are neighbours, in the low and
 // the high half of one 32-bit word: a shift and a mask make floats of them.
+// Panels of quantised weights: quantized_panel.h.
 #pragma once
 
 #include <cstddef>
@@ -27,12 +28,13 @@ class PackedMatrix final : public Matrix {
   // CHECKs that the pieces cover the matrix. ResourceExhausted when there is no
   // room.
   static absl::StatusOr<std::unique_ptr<PackedMatrix>> Create(
-      const MatrixSource& source, ThreadPool* pool);
+      const MatrixSource& source, Precision precision, ThreadPool* pool);
 
   int64_t rows() const override { return rows_; }
   int64_t cols() const override { return cols_; }
   int64_t bytes() const override { return storage_->bytes(); }
 
+  // At rest: a float, kQ4_1 or kQ8_0.
   ElementType dtype() const { return dtype_; }
   int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   const std::byte* panel(int64_t index) const;

@@ -25,8 +25,9 @@ using VF32 = hn::Vec<F32>;
 inline constexpr size_t kLanes = hn::MaxLanes(F32());
 
 // Vectors that the target can hold at a time, with room for operands.
-inline constexpr bool kManyRegisters =
-    HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON;
+inline constexpr bool kManyRegisters = HWY_TARGET == HWY_AVX3_DL ||
+                                       HWY_TARGET == HWY_AVX3 ||
+                                       HWY_TARGET == HWY_NEON;
 
 template <class D>
 HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {

@@ -90,7 +90,7 @@ TEST(CpuBackendTest, EmbedReadsTheTokensOfTheStep) {
        .stride = 24,
        .rows = 100,
        .cols = 24});
-  const auto matrix = backend->Pack(source);
+  const auto matrix = backend->Pack(source, Precision::kFast);
   ASSERT_TRUE(matrix.ok());
   const std::vector<int32_t> tokens = {99, 0, 50};
   const std::vector<int32_t> positions = {0, 1, 2};

@@ -16,6 +16,11 @@
 namespace headcount {
 namespace {
 
+void MatMul(const MatMulOperands& operands, ThreadPool* pool) {
+  MatMulWorkspace workspace;
+  headcount::MatMul(operands, &workspace, pool);
+}
+
 using Mode = Backend::MatMulMode;
 
 constexpr ElementType kDtypes[] = {ElementType::kF32, ElementType::kF16,
@@ -63,7 +68,7 @@ MatrixSource WholeSource(const Weights& weights, ElementType dtype,
 std::unique_ptr<PackedMatrix> PackOrDie(const MatrixSource& source,
                                         ThreadPool* pool) {
   absl::StatusOr<std::unique_ptr<PackedMatrix>> matrix =
-      PackedMatrix::Create(source, pool);
+      PackedMatrix::Create(source, Precision::kFast, pool);
   EXPECT_TRUE(matrix.ok()) << matrix.status();
   return *std::move(matrix);
 }

@@ -113,7 +113,7 @@ TEST(RowOpsTest, EmbedCopiesRowsOfTheTableExactly) {
        .stride = 50,
        .rows = 77,
        .cols = 50});
-  const auto packed = PackedMatrix::Create(source, &pool);
+  const auto packed = PackedMatrix::Create(source, Precision::kFast, &pool);
   ASSERT_TRUE(packed.ok());
   const std::vector<int32_t> tokens = {0, 76, 31, 32, 31, 5};
   std::vector<float> out(tokens.size() * 50);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -12,19 +13,22 @@
 
 namespace headcount {
 
-// Best target first; the plain C++ fallback last.
-inline std::vector<int64_t> SimdTargets() {
+// Best target first; the plain C++ fallback last. Most kernels are compiled for
+// the same targets; `also`: one more, of those that some are compiled for.
+inline std::vector<int64_t> SimdTargets(int64_t also = 0) {
   std::vector<int64_t> targets;
   const int64_t supported = hwy::SupportedTargets();
-  for (const int64_t target : {HWY_AVX3, HWY_AVX2, HWY_NEON}) {
+  for (const int64_t target :
+       std::initializer_list<int64_t>{also, HWY_AVX3, HWY_AVX2, HWY_NEON}) {
     if ((supported & target) != 0) targets.push_back(target);
   }
   targets.push_back(HWY_STATIC_TARGET);
   return targets;
 }
 
-inline void ForEachSimdTarget(const std::function<void()>& body) {
-  for (const int64_t target : SimdTargets()) {
+inline void ForEachSimdTarget(const std::function<void()>& body,
+                              int64_t also = 0) {
+  for (const int64_t target : SimdTargets(also)) {
     SCOPED_TRACE(std::string("target ") + hwy::TargetName(target));
     hwy::SetSupportedTargetsForTest(target);
     body();

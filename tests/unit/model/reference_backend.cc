@@ -132,7 +132,7 @@ class ReferenceBackend final : public Backend {
     return std::make_unique<ReferenceBuffer>(bytes);
   }
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(
-      const MatrixSource& source) override {
+      const MatrixSource& source, Precision /*precision*/) override {
     return std::make_unique<ReferenceMatrix>(source);
   }
   void CopyToDevice(const void* host, int64_t bytes, void* device) override {

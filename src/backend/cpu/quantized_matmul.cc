@@ -1,0 +1,413 @@
+// A tile is R rows of x times C vectors of outputs of one panel. Integer dot
+// products of a block of 32 columns stay in registers and are exact; then they
+// are scaled and join the tile's float sums. Blocks come in groups, for the
+// reasons given in matmul.cc: a tile's rows of x stay in the first-level cache
+// while the panels of a task pass, and these in the second-level cache while
+// the rows do.
+#include "backend/cpu/quantized_matmul.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "hwy/cache_control.h"
+
+// Multiplying bytes is what AVX3_DL adds (VNNI); the other files do without.
+#undef HWY_DISABLED_TARGETS
+#define HWY_DISABLED_TARGETS                                                \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | \
+   HWY_RVV)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "backend/cpu/quantized_matmul.cc"
+#include "hwy/foreach_target.h"
+// Comes after foreach_target.h.
+#include "backend/cpu/matmul-inl.h"
+#include "backend/cpu/simd-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace headcount {
+namespace HWY_NAMESPACE {
+
+using I32 = hn::RebindToSigned<F32>;
+using U32 = hn::RebindToUnsigned<F32>;
+using VI32 = hn::Vec<I32>;
+using VU32 = hn::Vec<U32>;
+
+constexpr int64_t kStep = static_cast<int64_t>(kLanes);
+constexpr int kVectors = static_cast<int>(kQuantizedRows / kStep);
+
+// The one piece that each target has its own of. Lanes hold four bytes, of w
+// unsigned and of x signed, -128 excepted. AddProducts adds the four products
+// to a sum; Total makes an int32 of the sum in the end. Sums that are not wide
+// are two of 16 bits: exact for up to eight times four products of bytes of w
+// below 16.
+#if HWY_TARGET == HWY_AVX3_DL
+constexpr bool kWideSums = true;
+HWY_INLINE VI32 AddProducts(VI32 sum, VU32 w, VI32 x) {
+  return VI32{_mm512_dpbusd_epi32(sum.raw, w.raw, x.raw)};
+}
+HWY_INLINE VI32 Total(VI32 sum) { return sum; }
+#elif HWY_TARGET == HWY_AVX3
+constexpr bool kWideSums = false;
+HWY_INLINE VI32 AddProducts(VI32 sum, VU32 w, VI32 x) {
+  return VI32{_mm512_add_epi16(sum.raw, _mm512_maddubs_epi16(w.raw, x.raw))};
+}
+HWY_INLINE VI32 Total(VI32 sum) {
+  return VI32{_mm512_madd_epi16(sum.raw, _mm512_set1_epi16(1))};
+}
+#elif HWY_TARGET == HWY_AVX2
+constexpr bool kWideSums = false;
+HWY_INLINE VI32 AddProducts(VI32 sum, VU32 w, VI32 x) {
+  return VI32{_mm256_add_epi16(sum.raw, _mm256_maddubs_epi16(w.raw, x.raw))};
+}
+HWY_INLINE VI32 Total(VI32 sum) {
+  return VI32{_mm256_madd_epi16(sum.raw, _mm256_set1_epi16(1))};
+}
+#else
+constexpr bool kWideSums = true;
+template <int kByte>
+HWY_INLINE VI32 Product(VU32 w, VI32 x) {
+  const auto byte = hn::And(hn::ShiftRight<8 * kByte>(w), hn::Set(U32(), 255u));
+  const auto factor = hn::ShiftRight<24>(hn::ShiftLeft<24 - 8 * kByte>(x));
+  return hn::Mul(hn::BitCast(I32(), byte), factor);
+}
+HWY_INLINE VI32 AddProducts(VI32 sum, VU32 w, VI32 x) {
+  const VI32 low = hn::Add(Product<0>(w, x), Product<1>(w, x));
+  const VI32 high = hn::Add(Product<2>(w, x), Product<3>(w, x));
+  return hn::Add(sum, hn::Add(low, high));
+}
+HWY_INLINE VI32 Total(VI32 sum) { return sum; }
+#endif
+
+// a * b + c, rounded once: where Highway's own is not fused, lane by lane.
+HWY_INLINE VF32 FusedMulAdd(VF32 a, VF32 b, VF32 c) {
+#if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+  const F32 d;
+  HWY_ALIGN float lanes[3][kLanes];
+  hn::Store(a, d, lanes[0]);
+  hn::Store(b, d, lanes[1]);
+  hn::Store(c, d, lanes[2]);
+  for (size_t i = 0; i < kLanes; ++i) {
+    lanes[2][i] = std::fma(lanes[0][i], lanes[1][i], lanes[2][i]);
+  }
+  return hn::Load(d, lanes[2]);
+#else
+  return hn::MulAdd(a, b, c);
+#endif
+}
+
+// Bytes of 8 bits meet narrow sums as two halves of 4, summed apart.
+constexpr bool SumsHalves(int bits) { return bits == 8 && !kWideSums; }
+
+// Blocks of a group.
+constexpr int64_t kGroupBlocks = 32;
+
+// Integer sums R C, or twice that: at most 16 of 32 registers, or 8 of 16.
+constexpr int kMaxTileRows = kManyRegisters ? 8 : 4;
+constexpr int TileVectors(int bits, int rows) {
+  const int sums = (kManyRegisters ? 16 : 8) / (SumsHalves(bits) ? 2 : 1);
+  const int most = rows == 1 ? 4 : 2;
+  int vectors = 1;
+  while (2 * vectors <= most && 2 * vectors * rows <= sums) vectors *= 2;
+  return HWY_MIN(vectors, kVectors);
+}
+
+// Bytes between the weights in use and those being fetched from memory.
+constexpr int64_t kPrefetchBytes = 2048;
+
+// Blocks of a group in one panel, times some rows.
+struct Tile {
+  const std::byte* w = nullptr;        // the first block
+  const ActivationBlock* x = nullptr;  // [R][x_stride]
+  int64_t x_stride = 0;                // blocks of a row
+  int64_t blocks = 0;
+  int vector = 0;         // of the panel, the first of C
+  float* sums = nullptr;  // [C][R][kLanes], of all groups so far
+};
+
+HWY_INLINE VI32 FourBytes(const int8_t* from) {
+  int32_t bytes;
+  std::memcpy(&bytes, from, sizeof(bytes));
+  return hn::Set(I32(), bytes);
+}
+
+// The integer dot products of one block: low and high halves of bytes, or the
+// whole sum in the first.
+template <int kBits, int R, int C>
+struct BlockSums {
+  VI32 sum[C][R][SumsHalves(kBits) ? 2 : 1];
+};
+
+// One step: the bytes of C vectors, kQuantizedStepBytes of the panel.
+template <int kBits, int R, int C>
+HWY_INLINE void AddStep(const std::byte* w, const ActivationBlock* x,
+                        int64_t x_stride, int step,
+                        BlockSums<kBits, R, C>* sums) {
+  const U32 du;
+  const VU32 mask = hn::Set(du, 0x0F0F0F0Fu);
+  VU32 low[C];
+  VU32 high[C];
+#pragma GCC unroll 16
+  for (int c = 0; c < C; ++c) {
+    const auto* from =
+        reinterpret_cast<const uint32_t*>(w + step * kQuantizedStepBytes) +
+        c * kStep;
+    low[c] = hn::LoadU(du, from);
+    if constexpr (kBits == 4 || SumsHalves(kBits)) {
+      high[c] = hn::And(hn::ShiftRight<4>(low[c]), mask);
+      low[c] = hn::And(low[c], mask);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    const int8_t* q = x[r * x_stride].q + (kBits == 4 ? 8 : 4) * step;
+    const VI32 first = FourBytes(q);
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) {
+      VI32* sum = sums->sum[c][r];
+      sum[0] = AddProducts(sum[0], low[c], first);
+      if constexpr (SumsHalves(kBits)) {
+        sum[1] = AddProducts(sum[1], high[c], first);
+      }
+    }
+    if constexpr (kBits == 4) {
+      const VI32 second = FourBytes(q + 4);
+#pragma GCC unroll 16
+      for (int c = 0; c < C; ++c) {
+        VI32* sum = sums->sum[c][r];
+        sum[0] = AddProducts(sum[0], high[c], second);
+      }
+    }
+  }
+}
+
+template <int kBits, int R, int C>
+HWY_INLINE VF32 Dot(const VI32* sum, const ActivationBlock& x) {
+  VI32 total = Total(sum[0]);
+  if constexpr (SumsHalves(kBits)) {
+    total = hn::Add(total, hn::ShiftLeft<4>(Total(sum[1])));
+  }
+  if constexpr (kBits == 8) total = hn::Add(total, hn::Set(I32(), x.offset));
+  return hn::ConvertTo(F32(), total);
+}
+
+// Adds the products of the tile's blocks to its sums. GCC keeps an array in
+// registers only where the loops over it are unrolled early.
+template <int kBits, int R, int C>
+HWY_NOINLINE void ComputeTile(const Tile& tile) {
+  const F32 d;
+  VF32 total[C][R];
+#pragma GCC unroll 16
+  for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      total[c][r] = hn::Load(d, tile.sums + (c * R + r) * kStep);
+    }
+  }
+  const std::byte* w = tile.w;
+  const ActivationBlock* HWY_RESTRICT x = tile.x;
+  const int64_t x_stride = tile.x_stride;
+  for (int64_t b = 0; b < tile.blocks; ++b) {
+    BlockSums<kBits, R, C> sums;
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        for (VI32& sum : sums.sum[c][r]) sum = hn::Zero(I32());
+      }
+    }
+    const std::byte* bytes =
+        w + QuantizedHeaderBytes(kBits) + tile.vector * kStep * 4;
+#pragma GCC unroll 16
+    for (int step = 0; step < kBits; ++step) {
+      hwy::Prefetch(bytes + step * kQuantizedStepBytes + kPrefetchBytes);
+      if (C * kStep * 4 > 64) {
+        hwy::Prefetch(bytes + step * kQuantizedStepBytes + kPrefetchBytes + 64);
+      }
+      AddStep<kBits, R, C>(bytes, x, x_stride, step, &sums);
+    }
+    const auto* halves =
+        reinterpret_cast<const hwy::float16_t*>(w) + tile.vector * kStep;
+#pragma GCC unroll 16
+    for (int c = 0; c < C; ++c) {
+      const VF32 scale = LoadFloats(d, halves + c * kStep);
+#pragma GCC unroll 16
+      for (int r = 0; r < R; ++r) {
+        const ActivationBlock& row = x[r * x_stride];
+        if constexpr (kBits == 4) {
+          const VF32 min = LoadFloats(d, halves + kQuantizedRows + c * kStep);
+          total[c][r] =
+              FusedMulAdd(min, hn::Set(d, row.scaled_sum), total[c][r]);
+        }
+        total[c][r] =
+            FusedMulAdd(Dot<kBits, R, C>(sums.sum[c][r], row),
+                        hn::Mul(scale, hn::Set(d, row.scale)), total[c][r]);
+      }
+    }
+    w += QuantizedBlockBytes(kBits);
+    ++x;
+  }
+#pragma GCC unroll 16
+  for (int c = 0; c < C; ++c) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      hn::Store(total[c][r], d, tile.sums + (c * R + r) * kStep);
+    }
+  }
+}
+
+// A group of blocks, for R rows.
+struct Group {
+  int64_t row = 0;
+  int64_t begin = 0;
+  int64_t end = 0;
+  const ActivationBlock* x = nullptr;  // of the row, from block 0
+  int64_t x_stride = 0;
+  float* sums = nullptr;  // [panels][32 / kLanes / C][C][R][kLanes]
+};
+
+// R rows times all panels of the task.
+template <int kBits, int R>
+void ComputePanels(const MatMulOperands& operands, const MatMulTask& task,
+                   const Group& group) {
+  constexpr int kTileVectors = TileVectors(kBits, R);
+  Tile tile{.x = group.x + group.begin,
+            .x_stride = group.x_stride,
+            .blocks = group.end - group.begin,
+            .sums = group.sums};
+  for (int64_t panel = task.panel_begin; panel < task.panel_end; ++panel) {
+    tile.w =
+        operands.w->panel(panel) + group.begin * QuantizedBlockBytes(kBits);
+    for (tile.vector = 0; tile.vector < kVectors; tile.vector += kTileVectors) {
+      if (group.begin == 0) {
+        std::fill_n(tile.sums, kTileVectors * R * kStep, 0.0f);
+      }
+      ComputeTile<kBits, R, kTileVectors>(tile);
+      if (group.end == group.x_stride) {
+        const float* sum = tile.sums;
+        for (int c = 0; c < kTileVectors; ++c) {
+          const int64_t col =
+              panel * kQuantizedRows + (tile.vector + c) * kStep;
+          for (int r = 0; r < R; ++r) {
+            StoreOutput(operands, group.row + r, col, sum);
+            sum += kStep;
+          }
+        }
+      }
+      tile.sums += kTileVectors * R * kStep;
+    }
+  }
+}
+
+template <int kBits, int R = kMaxTileRows>
+HWY_INLINE void ComputePanels(int64_t rows, const MatMulOperands& operands,
+                              const MatMulTask& task, const Group& group) {
+  if (rows == R) return ComputePanels<kBits, R>(operands, task, group);
+  if constexpr (R > 1) ComputePanels<kBits, R - 1>(rows, operands, task, group);
+}
+
+template <int kBits>
+void Compute(const MatMulOperands& operands, const ActivationBlock* x,
+             const MatMulTask& task) {
+  HWY_ALIGN float sums[kTaskRows * kTaskPanels * kQuantizedRows];
+  const int64_t blocks =
+      (operands.w->cols() + kQuantizedCols - 1) / kQuantizedCols;
+  const int64_t rows = task.row_end - task.row_begin;
+  const int64_t panels = task.panel_end - task.panel_begin;
+  // Tiles as equal as can be: a small one costs as much as a large one.
+  const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
+  for (int64_t block = 0; block < blocks; block += kGroupBlocks) {
+    for (int64_t i = 0; i < tiles; ++i) {
+      const int64_t row = rows * i / tiles;
+      const int64_t next = rows * (i + 1) / tiles;
+      ComputePanels<kBits>(next - row, operands, task,
+                           {.row = task.row_begin + row,
+                            .begin = block,
+                            .end = std::min(block + kGroupBlocks, blocks),
+                            .x = x + (task.row_begin + row) * blocks,
+                            .x_stride = blocks,
+                            .sums = sums + row * panels * kQuantizedRows});
+    }
+  }
+}
+
+void TargetTask(const MatMulOperands& operands, const ActivationBlock* x,
+                const MatMulTask& task) {
+  if (operands.w->dtype() == ElementType::kQ4_1) {
+    Compute<4>(operands, x, task);
+  } else {
+    Compute<8>(operands, x, task);
+  }
+}
+
+// 32 values. The bits of positive floats rise with them, infinity and NaN on
+// top.
+HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x,
+                              ActivationBlock* HWY_RESTRICT out) {
+  const F32 d;
+  const I32 di;
+  VI32 largest = hn::Zero(di);
+  for (int64_t i = 0; i < kQuantizedCols; i += kStep) {
+    const VI32 bits = hn::BitCast(di, hn::LoadU(d, x + i));
+    largest = hn::Max(largest, hn::And(bits, hn::Set(di, 0x7FFFFFFF)));
+  }
+  const int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof(magnitude));
+  *out = {};
+  if (magnitude < 0x1p-100f) return;
+  if (!(magnitude < HUGE_VALF)) {
+    out->scale = NAN;
+    out->scaled_sum = NAN;
+    return;
+  }
+  const VF32 inverse = hn::Set(d, 127.0f / magnitude);
+  VI32 sum = hn::Zero(di);
+  for (int64_t i = 0; i < kQuantizedCols; i += kStep) {
+    const VI32 q = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
+    sum = hn::Add(sum, q);
+    const hn::Rebind<int8_t, F32> d8;
+    hn::StoreU(hn::DemoteTo(d8, q), d8, out->q + i);
+  }
+  const int32_t total = hn::GetLane(hn::SumOfLanes(di, sum));
+  out->scale = magnitude / 127.0f;
+  out->scaled_sum = out->scale * static_cast<float>(total);
+  out->offset = -128 * total;
+}
+
+void TargetQuantizeRow(const float* x, int64_t cols, ActivationBlock* out) {
+  int64_t col = 0;
+  for (; col + kQuantizedCols <= cols; col += kQuantizedCols) {
+    QuantizeBlock(x + col, out++);
+  }
+  if (col == cols) return;
+  float last[kQuantizedCols] = {};
+  std::copy(x + col, x + cols, last);
+  QuantizeBlock(last, out);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace headcount
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace headcount {
+namespace {
+
+HWY_EXPORT(TargetTask);
+HWY_EXPORT(TargetQuantizeRow);
+
+}  // namespace
+
+void QuantizeRow(const float* x, int64_t cols, ActivationBlock* out) {
+  HWY_DYNAMIC_DISPATCH(TargetQuantizeRow)(x, cols, out);
+}
+
+void QuantizedMatMulTask(const MatMulOperands& operands,
+                         const ActivationBlock* x, const MatMulTask& task) {
+  HWY_DYNAMIC_DISPATCH(TargetTask)(operands, x, task);
+}
+
+}  // namespace headcount
+#endif  // HWY_ONCE

@@ -1,0 +1,62 @@
+// Panels of quantised weights, and the quantised rows that they meet.
+//
+// A panel holds 32 output rows, in blocks of 32 columns (the last one filled up
+// with zeros). A block of 4 bits, kQ4_1, or of 8, kQ8_0, is
+//
+//   float16  scale[32]        one for each row of the panel
+//   float16  min[32]          only at 4 bits
+//   uint8_t  q[steps][32][4]  bytes of neighbouring columns, row after row
+//
+// 4 bits: weight = scale * q + min. 4 steps; the low halves of the bytes of
+//   step s are columns 8 s .. 8 s + 3, the high halves the next four.
+// 8 bits: weight = scale * (q - 128). 8 steps of 4 columns.
+//
+// So a vector takes neighbouring outputs, four columns of each, and no sum
+// crosses lanes. The bytes of a weight are those of Q4_1 and Q8_0 in a file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/matrix_source.h"
+#include "base/element_type.h"
+
+namespace headcount {
+
+inline constexpr int64_t kQuantizedCols = 32;  // of a block
+inline constexpr int64_t kQuantizedRows = 32;  // of a panel
+inline constexpr int64_t kQuantizedStepBytes = 4 * kQuantizedRows;
+inline constexpr int64_t kHalvesBytes = 2 * kQuantizedRows;
+
+// What stands before the steps of a block, and the whole block.
+constexpr int64_t QuantizedHeaderBytes(int bits) {
+  return bits == 4 ? 2 * kHalvesBytes : kHalvesBytes;
+}
+constexpr int64_t QuantizedBlockBytes(int bits) {
+  return QuantizedHeaderBytes(bits) + bits * kQuantizedStepBytes;
+}
+
+// A block of a row of x: x is about scale * q.
+struct alignas(16) ActivationBlock {
+  int8_t q[kQuantizedCols];  // at least -127
+  float scale;
+  float scaled_sum;  // scale * sum of q, for the minimum of 4 bits
+  int32_t offset;    // -128 * sum of q, for the offset of 8 bits
+};
+
+// kQ4_1 where that is exact but for the rounding of scales to 16 bits: pieces
+// are kQ4_0, kQ4_1 or kQ4_K, and none cuts a block of 32 columns. Else kQ8_0:
+// kQ8_0 and kQ5_0 are exact, and whatever has a minimum, two scales or a cut
+// block is rounded to the nearest of 255 multiples of its largest / 127.
+// All pieces are quantised.
+ElementType QuantizedDtypeAtRest(const MatrixSource& source);
+
+// Packs panel `index`; dtype: as above. `panel` is zero.
+void PackQuantizedPanel(const MatrixSource& source, ElementType dtype,
+                        int64_t index, std::byte* panel);
+
+// Row `row` of a panel. out: [cols]
+void ReadQuantizedRow(ElementType dtype, const std::byte* panel, int64_t row,
+                      int64_t cols, float* out);
+
+}  // namespace headcount
