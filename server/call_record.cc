@@ -89,8 +89,24 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
   serving->metrics->CallStarted(method);
 }
 
-void CallRecord::AddEnding(int model, Outcome outcome, const Ending& ending) {
-  serving_->metrics->RequestEnded(model, outcome, ending);
+absl::StatusOr<const ServedModel*> CallRecord::FindModel(
+    absl::string_view name) {
+  const absl::StatusOr<const ServedModel*> model = serving_->models->Find(name);
+  if (!model.ok()) return model;
+  model_ = (*model)->index;
+  line_.model = (*model)->name;
+  return model;
+}
+
+absl::StatusOr<const ServedModel*> CallRecord::FindModelToRun(
+    absl::string_view name) {
+  const absl::Status open = serving_->admission->CheckOpen();
+  if (!open.ok()) return open;
+  return FindModel(name);
+}
+
+void CallRecord::AddEnding(Outcome outcome, const Ending& ending) {
+  serving_->metrics->RequestEnded(model_, outcome, ending);
   // The first that did not succeed is what the call is remembered for.
   if (!outcome_.has_value() || Succeeded(*outcome_)) outcome_ = outcome;
   line_.prompt_tokens += ending.prompt_tokens;
@@ -104,12 +120,12 @@ void CallRecord::AddEnding(int model, Outcome outcome, const Ending& ending) {
   }
 }
 
-void CallRecord::AddRejection(int model, const absl::Status& status) {
+void CallRecord::AddRejection(const absl::Status& status) {
   if (!outcome_.has_value() || Succeeded(*outcome_)) {
     outcome_ = absl::IsDeadlineExceeded(status) ? Outcome::kDeadline
                                                 : Outcome::kRejected;
   }
-  serving_->metrics->RequestRejected(model, ReasonOf(status));
+  serving_->metrics->RequestRejected(model_, ReasonOf(status));
 }
 
 v1::Usage CallRecord::Usage() const {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "engine/request.h"
@@ -41,12 +42,16 @@ class CallRecord {
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
 
-  void SetModel(absl::string_view name) { line_.model = std::string(name); }
+  // The model that the call names, or NotFound. From then on counts and the
+  // log line are that model's.
+  absl::StatusOr<const ServedModel*> FindModel(absl::string_view name);
+  // The same for a call that will run it: Unavailable while the server drains.
+  absl::StatusOr<const ServedModel*> FindModelToRun(absl::string_view name);
 
   // Counts a sequence that the engine has ended.
-  void AddEnding(int model, Outcome outcome, const Ending& ending);
-  // Counts a request that was refused; `model` as for Metrics.
-  void AddRejection(int model, const absl::Status& status);
+  void AddEnding(Outcome outcome, const Ending& ending);
+  // Counts a request that was refused.
+  void AddRejection(const absl::Status& status);
 
   // What the sequences so far have cost.
   v1::Usage Usage() const;
@@ -62,6 +67,7 @@ class CallRecord {
   grpc::CallbackServerContext* const context_;
   const absl::Time arrival_;
   absl::Time deadline_;
+  int model_ = Metrics::kNoModel;
   std::optional<Outcome> outcome_;
   RequestLine line_;
 };

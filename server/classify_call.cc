@@ -74,8 +74,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
     absl::Status status = Prepare(request, &requests);
     if (!status.ok()) {
       MutexLock lock(&mutex_);
-      record_.AddRejection(
-          model_ == nullptr ? Metrics::kNoModel : model_->index, status);
+      record_.AddRejection(status);
       error_ = std::move(status);
     } else {
       SubmitAll(std::move(requests));
@@ -88,7 +87,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
     const absl::Status status = StatusOf(ending, *serving_->admission);
     {
       MutexLock lock(&mutex_);
-      record_.AddEnding(model_->index, OutcomeOf(ending.cause), ending);
+      record_.AddEnding(OutcomeOf(ending.cause), ending);
     }
     if (!status.ok()) Fail(InField(InputField(input), status));
     OneLess();
@@ -109,14 +108,11 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
   // Everything that can fail before the first request is submitted.
   absl::Status Prepare(const v1::ClassifyRequest& request,
                        std::vector<Request>* requests) {
-    const absl::Status open = serving_->admission->CheckOpen();
-    if (!open.ok()) return open;
+    MutexLock lock(&mutex_);
     const absl::StatusOr<const ServedModel*> model =
-        serving_->models->Find(request.model());
+        record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
     model_ = *model;
-    MutexLock lock(&mutex_);
-    record_.SetModel(model_->name);
     absl::StatusOr<std::vector<Request>> made =
         ToEngineRequests(request, *model_);
     if (!made.ok()) return made.status();
@@ -146,7 +142,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
       if (status.ok()) continue;
       {
         MutexLock lock(&mutex_);
-        record_.AddRejection(model_->index, status);
+        record_.AddRejection(status);
       }
       Fail(absl::IsInvalidArgument(status) ? status : InField(field, status));
       OneLess();

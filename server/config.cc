@@ -105,12 +105,18 @@ void SetDefaults(ModelSpec* spec) {
   }
 }
 
-// Adds what a headcount.yaml beside the weights says, then the defaults.
-absl::StatusOr<ModelSpec> Complete(ModelSpec spec) {
+// `status`, which begins with a key, with `where` right before that.
+absl::Status At(const std::string& where, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(where, status.message()));
+}
+
+// Adds what a headcount.yaml beside the weights says, then the defaults, and
+// validates. `where` stands before the keys of `spec` in errors.
+absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where) {
   const std::string& folder = spec.source().path();
   if (folder.empty()) {
-    return absl::InvalidArgumentError(
-        "source.path: missing; the folder of the weights");
+    return At(where, absl::InvalidArgumentError(
+                         "source.path: missing; the folder of the weights"));
   }
   const fs::path beside = fs::path(folder) / kModelFile;
   if (IsFile(beside)) {
@@ -119,13 +125,9 @@ absl::StatusOr<ModelSpec> Complete(ModelSpec spec) {
     spec = Overlay(*std::move(base), spec);
   }
   SetDefaults(&spec);
+  const absl::Status status = ValidateModelSpec(spec);
+  if (!status.ok()) return At(where, status);
   return spec;
-}
-
-absl::Status InFile(const std::string& file, const absl::Status& status) {
-  if (status.ok()) return status;
-  return absl::Status(status.code(),
-                      absl::StrCat(file, ": ", status.message()));
 }
 
 }  // namespace
@@ -151,15 +153,13 @@ absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path) {
   absl::Status status = FillFromFile(yaml_path, &config);
   if (!status.ok()) return status;
   status = ValidateServerKeys(config);
-  if (!status.ok()) return InFile(yaml_path, status);
+  if (!status.ok()) return At(yaml_path + ": ", status);
   for (int i = 0; i < config.models_size(); ++i) {
     ModelSpec* entry = config.mutable_models(i);
     ResolvePaths(yaml_path, entry);
-    absl::StatusOr<ModelSpec> spec = Complete(std::move(*entry));
-    status = spec.ok() ? ValidateModelSpec(*spec) : spec.status();
-    if (!status.ok()) {
-      return InFile(absl::StrCat(yaml_path, ": models[", i, "]"), status);
-    }
+    absl::StatusOr<ModelSpec> spec = Complete(
+        std::move(*entry), absl::StrCat(yaml_path, ": models[", i, "]."));
+    if (!spec.ok()) return spec.status();
     *entry = *std::move(spec);
   }
   return config;
@@ -180,11 +180,7 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
     if (!read.ok()) return read.status();
     named = *std::move(read);
   }
-  absl::StatusOr<ModelSpec> spec = Complete(std::move(named));
-  if (!spec.ok()) return InFile(path, spec.status());
-  const absl::Status status = ValidateModelSpec(*spec);
-  if (!status.ok()) return InFile(file, status);
-  return spec;
+  return Complete(std::move(named), file + ": ");
 }
 
 EngineOptions EngineOptionsOf(const ServerConfig& config) {

@@ -36,10 +36,9 @@ class GenerateCall final
 
   void Start(const v1::GenerateRequest& request) {
     self_ = shared_from_this();
-    int model = Metrics::kNoModel;
-    const absl::Status status = Submit(request, &model);
+    const absl::Status status = Submit(request);
     if (status.ok()) return;
-    record_.AddRejection(model, status);
+    record_.AddRejection(status);
     Conclude(status);
   }
 
@@ -64,7 +63,7 @@ class GenerateCall final
           Reason::kSlowReader);
       outcome = Outcome::kError;
     }
-    record_.AddEnding(model_, outcome, ending);
+    record_.AddEnding(outcome, ending);
     if (status.ok()) {
       Offer(LastResponse(ending), record_.serving().clock->Now());
     }
@@ -95,14 +94,11 @@ class GenerateCall final
   }
 
  private:
-  absl::Status Submit(const v1::GenerateRequest& request, int* model_index) {
-    const absl::Status open = record_.serving().admission->CheckOpen();
-    if (!open.ok()) return open;
+  absl::Status Submit(const v1::GenerateRequest& request) {
     const absl::StatusOr<const ServedModel*> model =
-        record_.serving().models->Find(request.model());
+        record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
-    *model_index = model_ = (*model)->index;
-    record_.SetModel((*model)->name);
+    model_ = (*model)->index;
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
     engine_request->deadline = record_.deadline();

@@ -25,10 +25,9 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
 
   void Start(const v1::ScoreRequest& request) {
     self_ = shared_from_this();
-    int model = Metrics::kNoModel;
-    const absl::Status status = Submit(request, &model);
+    const absl::Status status = Submit(request);
     if (status.ok()) return;
-    record_.AddRejection(model, status);
+    record_.AddRejection(status);
     Finish(record_.Conclude(status));
   }
 
@@ -47,7 +46,7 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
 
   void OnEnd(Ending ending) override {
     const absl::Status status = StatusOf(ending, *record_.serving().admission);
-    record_.AddEnding(model_, OutcomeOf(ending.cause), ending);
+    record_.AddEnding(OutcomeOf(ending.cause), ending);
     *response_->mutable_usage() = record_.Usage();
     Finish(record_.Conclude(status));
   }
@@ -60,14 +59,10 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
   }
 
  private:
-  absl::Status Submit(const v1::ScoreRequest& request, int* model_index) {
-    const absl::Status open = record_.serving().admission->CheckOpen();
-    if (!open.ok()) return open;
+  absl::Status Submit(const v1::ScoreRequest& request) {
     const absl::StatusOr<const ServedModel*> model =
-        record_.serving().models->Find(request.model());
+        record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
-    *model_index = model_ = (*model)->index;
-    record_.SetModel((*model)->name);
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
     engine_request->deadline = record_.deadline();
@@ -83,7 +78,6 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
   CallRecord record_;
   Submission submission_;
   v1::ScoreResponse* const response_;  // gRPC's again after Finish
-  int model_ = 0;
   std::vector<int32_t> scored_;
   std::shared_ptr<ScoreCall> self_;  // until OnDone
 };

@@ -95,14 +95,15 @@ StepPlan Scheduler::Step(absl::Time now, StepEvents events) {
   for (Submission& submission : events.submitted) {
     Enqueue(std::move(submission));
   }
+  // Deadlines first: a client whose time is up hangs up as well.
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    plan.ended.push_back({deadlines_.begin()->second, EndCause::kDeadline});
+    End(deadlines_.begin()->second);
+  }
   for (const EndedRequest& ended : events.ends) {
     if (sequences_.count(ended.id) == 0) continue;
     End(ended.id);
     plan.ended.push_back(ended);
-  }
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    plan.ended.push_back({deadlines_.begin()->second, EndCause::kDeadline});
-    End(deadlines_.begin()->second);
   }
   const int num_models = static_cast<int>(models_.size());
   for (int i = 0; i < num_models && plan.parts.empty(); ++i) {

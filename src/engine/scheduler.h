@@ -7,7 +7,8 @@
 //   scheduler.Commit(plan, results);
 //
 // Order of a step:
-//   1. what is cancelled or past its deadline ends, in whatever state it is;
+//   1. what is past its deadline or cancelled ends, in whatever state it is; a
+//      cancel that comes with the deadline or after it counts as the deadline;
 //   2. models with work take turns: a plan is for one model;
 //   3. running sequences of that model get the block that their next token
 //      needs. When there is none, the newest running sequence of any model is

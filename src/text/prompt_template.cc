@@ -32,7 +32,7 @@ absl::StatusOr<PromptTemplate> PromptTemplate::Parse(
   if (begin == std::string_view::npos ||
       text.find(kInput, begin + 1) != std::string_view::npos) {
     return absl::InvalidArgumentError(
-        absl::StrCat("template: \"", std::string(text),
+        absl::StrCat("\"", std::string(text),
                      "\" must name {input} exactly once"));
   }
   PromptTemplate result;

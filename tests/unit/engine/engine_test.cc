@@ -180,6 +180,23 @@ TEST_F(EngineTest, ADeadlineEndsARunningRequestWithWhatItHas) {
   ExpectAllEndedOnce();
 }
 
+// A client whose time is up hangs up, and may be heard first.
+TEST_F(EngineTest, ACancelAtTheDeadlineCountsAsTheDeadline) {
+  Create();
+  Request request = Endless();
+  request.deadline = clock_.Now() + absl::Seconds(1);
+  const RequestId at = Submit(request);
+  const RequestId before = Submit(Endless());
+  engine_->StepOnce();
+  clock_.Advance(absl::Seconds(1));
+  engine_->Cancel(at);
+  engine_->Cancel(before);
+  engine_->StepOnce();
+  EXPECT_EQ(heard(0).ending().cause, EndCause::kDeadline);
+  EXPECT_EQ(heard(1).ending().cause, EndCause::kCancelled);
+  ExpectAllEndedOnce();
+}
+
 TEST_F(EngineTest, AnEndingTellsWhenThingsHappened) {
   Create({.kv_pool_bytes = 8 * kSlab, .step_tokens = 10});
   const absl::Time start = clock_.Now();
