@@ -19,30 +19,23 @@ uint64_t PairKey(int32_t left, int32_t right) {
 
 }  // namespace
 
-Bpe::Bpe(const std::array<int32_t, 256>& byte_ids,
-         absl::Span<const BpeMerge> merges)
-    : byte_ids_(byte_ids) {
-  CHECK(merges.size() < kNoMerge);
-  ranks_.reserve(merges.size());
-  results_.reserve(merges.size());
+Bpe::Bpe(absl::Span<const BpeMerge> merges) {
+  merges_.reserve(merges.size());
   for (const BpeMerge& merge : merges) {
-    ranks_[PairKey(merge.left, merge.right)] =
-        static_cast<uint32_t>(results_.size());
-    results_.push_back(merge.result);
+    CHECK(merge.rank < kNoMerge);
+    merges_[PairKey(merge.left, merge.right)] = {merge.rank, merge.result};
   }
-}
-
-uint32_t Bpe::RankOf(int32_t left, int32_t right) const {
-  const auto found = ranks_.find(PairKey(left, right));
-  return found == ranks_.end() ? kNoMerge : found->second;
 }
 
 void Bpe::Rank(Scratch& scratch, uint32_t index) const {
   Scratch::Symbol& symbol = scratch.symbols_[index];
   symbol.rank = kNoMerge;
   if (symbol.next == kNone) return;
-  symbol.rank = RankOf(symbol.id, scratch.symbols_[symbol.next].id);
-  if (symbol.rank == kNoMerge) return;
+  const auto found =
+      merges_.find(PairKey(symbol.id, scratch.symbols_[symbol.next].id));
+  if (found == merges_.end()) return;
+  symbol.rank = found->second.rank;
+  symbol.merged_id = found->second.result;
   scratch.heap_.push_back(uint64_t{symbol.rank} << 32 | index);
   std::push_heap(scratch.heap_.begin(), scratch.heap_.end(), std::greater<>());
 }
@@ -50,7 +43,7 @@ void Bpe::Rank(Scratch& scratch, uint32_t index) const {
 void Bpe::MergeAt(Scratch& scratch, uint32_t index) const {
   Scratch::Symbol& left = scratch.symbols_[index];
   Scratch::Symbol& right = scratch.symbols_[left.next];
-  left.id = results_[left.rank];
+  left.id = left.merged_id;
   left.next = right.next;
   right.id = kNoToken;
   right.rank = kNoMerge;
@@ -59,19 +52,20 @@ void Bpe::MergeAt(Scratch& scratch, uint32_t index) const {
   if (left.previous != kNone) Rank(scratch, left.previous);
 }
 
-void Bpe::Encode(std::string_view piece, Scratch& scratch,
+void Bpe::Encode(absl::Span<const int32_t> piece, Scratch& scratch,
                  std::vector<int32_t>& ids) const {
-  CHECK(piece.size() < kNone) << piece.size() << " bytes";
+  CHECK(piece.size() < kNone) << piece.size() << " symbols";
   std::vector<Scratch::Symbol>& symbols = scratch.symbols_;
   std::vector<uint64_t>& heap = scratch.heap_;
   symbols.clear();
   heap.clear();
-  for (const char c : piece) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
-    if (id == kNoToken) continue;
-    const auto index = static_cast<uint32_t>(symbols.size());
-    symbols.push_back({id, kNoMerge, index == 0 ? kNone : index - 1, kNone});
-    if (index > 0) symbols[index - 1].next = index;
+  for (uint32_t index = 0; index < piece.size(); ++index) {
+    const uint32_t next = index + 1;
+    symbols.push_back({.id = piece[index],
+                       .merged_id = kNoToken,
+                       .rank = kNoMerge,
+                       .previous = index == 0 ? kNone : index - 1,
+                       .next = next == piece.size() ? kNone : next});
   }
   for (uint32_t index = 0; index < symbols.size(); ++index) {
     Rank(scratch, index);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "text/normalizer.h"
 #include "text/unicode.h"
 
 namespace headcount {
@@ -147,6 +148,10 @@ size_t DigitsEnd(std::string_view text, size_t pos, bool individual) {
   return pos;
 }
 
+size_t SpaceMarksEnd(std::string_view text, size_t pos) {
+  return std::min(text.find(kSpaceMark, pos + 1), text.size());
+}
+
 size_t PieceEnd(SplitRule rule, std::string_view text, size_t pos) {
   switch (rule) {
     case SplitRule::kGpt2:
@@ -159,6 +164,8 @@ size_t PieceEnd(SplitRule rule, std::string_view text, size_t pos) {
       return DigitsEnd(text, pos, /*individual=*/false);
     case SplitRule::kIndividualDigits:
       return DigitsEnd(text, pos, /*individual=*/true);
+    case SplitRule::kSpaceMarks:
+      return SpaceMarksEnd(text, pos);
   }
   return text.size();
 }
@@ -187,6 +194,18 @@ std::vector<std::string_view> PreTokenize(absl::Span<const SplitRule> rules,
     pieces = std::move(finer);
   }
   return pieces;
+}
+
+std::string PreTokenizer::Prepare(std::string_view text,
+                                  TextPlace place) const {
+  const bool begins_with_space =
+      text.starts_with(' ') || (mark_spaces && text.starts_with(kSpaceMark));
+  const bool add = (prefix == Prefix::kFirst && place == TextPlace::kStart) ||
+                   (prefix == Prefix::kAll && place != TextPlace::kAfterText);
+  std::string prepared;
+  if (add && !begins_with_space && !text.empty()) prepared = " ";
+  prepared += text;
+  return mark_spaces ? MarkSpaces(prepared) : prepared;
 }
 
 }  // namespace headcount

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "text/text_place.h"
 
 namespace headcount {
 
@@ -16,6 +18,7 @@ enum class SplitRule {
   kQwen2,             // Split with the pattern of Qwen2: single digits
   kDigitRuns,         // Digits
   kIndividualDigits,  // Digits with individual_digits
+  kSpaceMarks,        // Metaspace with split: before each mark
 };
 
 // The rule of a Split whose pattern is `regex`, if it is one that we know.
@@ -26,5 +29,18 @@ std::optional<SplitRule> SplitRuleOf(std::string_view regex);
 // are views of `text`, not empty, and put together equal it.
 std::vector<std::string_view> PreTokenize(absl::Span<const SplitRule> rules,
                                           std::string_view text);
+
+// Plain data: the `pre_tokenizer` of a tokenizer.json.
+struct PreTokenizer {
+  // Which texts get a space of the tokenizer's own, unless they begin with one.
+  enum class Prefix { kNone, kFirst, kAll };
+
+  Prefix prefix = Prefix::kNone;  // kFirst: only what is TextPlace::kStart
+  bool mark_spaces = false;
+  std::vector<SplitRule> split_rules;
+
+  // What PreTokenize is to cut. `text` is valid UTF-8.
+  std::string Prepare(std::string_view text, TextPlace place) const;
+};
 
 }  // namespace headcount

@@ -9,18 +9,24 @@ namespace {
 
 constexpr std::string_view kInput = "{input}";
 
-// Ids of operator's text, in which special tokens are special.
+// Ids of an operator's text, in which special tokens are special. `place`: of
+// the text; becomes that of what follows it.
 std::vector<int32_t> EncodeTrusted(std::string_view text,
-                                   const Tokenizer& tokenizer) {
+                                   const Tokenizer& tokenizer,
+                                   TextPlace& place) {
   std::vector<int32_t> ids;
   TokenFinder(tokenizer.specials())
       .Walk(
           text,
           [&](std::string_view plain) {
-            const std::vector<int32_t> more = tokenizer.Encode(plain);
+            const std::vector<int32_t> more = tokenizer.Encode(plain, place);
             ids.insert(ids.end(), more.begin(), more.end());
+            place = TextPlace::kAfterText;
           },
-          [&](int32_t id) { ids.push_back(id); });
+          [&](int32_t id) {
+            ids.push_back(id);
+            place = TextPlace::kAfterToken;
+          });
   return ids;
 }
 
@@ -36,15 +42,18 @@ absl::StatusOr<PromptTemplate> PromptTemplate::Parse(
                      "\" must name {input} exactly once"));
   }
   PromptTemplate result;
-  result.before_ = EncodeTrusted(text.substr(0, begin), tokenizer);
-  result.after_ = EncodeTrusted(text.substr(begin + kInput.size()), tokenizer);
+  result.before_ =
+      EncodeTrusted(text.substr(0, begin), tokenizer, result.input_place_);
+  TextPlace after_place = TextPlace::kAfterText;
+  result.after_ =
+      EncodeTrusted(text.substr(begin + kInput.size()), tokenizer, after_place);
   return result;
 }
 
 std::vector<int32_t> PromptTemplate::Render(std::string_view input,
                                             const Tokenizer& tokenizer) const {
   std::vector<int32_t> ids = before_;
-  const std::vector<int32_t> middle = tokenizer.Encode(input);
+  const std::vector<int32_t> middle = tokenizer.Encode(input, input_place_);
   ids.insert(ids.end(), middle.begin(), middle.end());
   ids.insert(ids.end(), after_.begin(), after_.end());
   return ids;

@@ -31,6 +31,7 @@ class PromptTemplate {
 
  private:
   std::vector<int32_t> before_;
+  TextPlace input_place_ = TextPlace::kStart;
   std::vector<int32_t> after_;
 };
 

@@ -2,68 +2,70 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "text/json_fields.h"
+#include "text/pipeline_steps.h"
+#include "text/post_processor.h"
 
 namespace headcount {
 namespace {
 
 using Json = nlohmann::json;
 
-struct Step {
-  std::string field;  // such as "pre_tokenizer.pretokenizers[0]"
-  std::string type;
-  const Json* json;
-};
-
-// The steps of a component that is null, one step or a Sequence of steps. A
-// Sequence inside a Sequence is left to the caller, who knows no such step.
-absl::StatusOr<std::vector<Step>> ReadSteps(const Json& root,
-                                            const std::string& component,
-                                            const std::string& list_key) {
-  std::vector<Step> steps;
-  const Json* value = FindMember(root, component);
-  if (value == nullptr) return steps;
-  absl::StatusOr<std::string> type =
-      ReadString(*value, "type", absl::StrCat(component, ".type"));
-  if (!type.ok()) return type.status();
-  if (*type != "Sequence") {
-    steps.push_back({component, *std::move(type), value});
-    return steps;
-  }
-  const std::string list_field = absl::StrCat(component, ".", list_key);
-  const auto list =
-      ReadContainer(*value, list_key, Json::value_t::array, list_field);
-  if (!list.ok()) return list.status();
-  for (const Json& json : **list) {
-    std::string field = absl::StrCat(list_field, "[", steps.size(), "]");
-    absl::StatusOr<std::string> step_type =
-        ReadString(json, "type", absl::StrCat(field, ".type"));
-    if (!step_type.ok()) return step_type.status();
-    steps.push_back({std::move(field), *std::move(step_type), &json});
-  }
-  return steps;
+// A text field that has one supported value.
+absl::Status ExpectText(const PipelineStep& step, const std::string& key,
+                        std::string_view expected) {
+  const std::string field = absl::StrCat(step.field, ".", key);
+  const absl::StatusOr<std::string> text = ReadString(*step.json, key, field);
+  if (!text.ok()) return text.status();
+  if (*text == expected) return absl::OkStatus();
+  return InvalidField(field, Describe(*text), " is not supported; \"",
+                      std::string(expected), "\" is");
 }
 
-absl::Status Unsupported(const Step& step, const std::string& supported) {
-  return InvalidField(absl::StrCat(step.field, ".type"), "\"", step.type,
-                      "\" is not supported here; ", supported);
+// A Replace, in normalizer or decoder.
+absl::Status ExpectReplace(const PipelineStep& step, std::string_view from,
+                           std::string_view to) {
+  const absl::StatusOr<std::string> pattern = ReadLiteralPattern(step);
+  if (!pattern.ok()) return pattern.status();
+  if (*pattern != from) {
+    return InvalidField(absl::StrCat(step.field, ".pattern.String"),
+                        Describe(*pattern), " is not supported; \"",
+                        std::string(from), "\" is");
+  }
+  return ExpectText(step, "content", to);
 }
 
-absl::Status ReadNormalizer(const Json& root, TextPipeline& pipeline) {
-  const auto steps = ReadSteps(root, "normalizer", "normalizers");
+absl::Status ReadNormalizer(const Json& root, bool byte_fallback,
+                            Normalizer& normalizer) {
+  const auto steps = ReadPipelineSteps(root, "normalizer", "normalizers");
   if (!steps.ok()) return steps.status();
-  for (const Step& step : *steps) {
-    if (step.type != "NFC") return Unsupported(step, "NFC is");
-    pipeline.nfc = true;
+  for (const PipelineStep& step : *steps) {
+    absl::Status status;
+    if (step.type == "NFC") {
+      normalizer.nfc = true;
+    } else if (!byte_fallback) {
+      return UnsupportedStep(step, "NFC is");
+    } else if (step.type == "Prepend" && !normalizer.prepend_mark) {
+      status = ExpectText(step, "prepend", kSpaceMark);
+      normalizer.prepend_mark = true;
+    } else if (step.type == "Replace") {
+      status = ExpectReplace(step, " ", kSpaceMark);
+      normalizer.mark_spaces = true;
+    } else {
+      return UnsupportedStep(step, "NFC, one Prepend and Replace are");
+    }
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<SplitRule> ReadSplit(const Step& step) {
+// Split with one of the patterns that are known.
+absl::StatusOr<SplitRule> ReadSplit(const PipelineStep& step) {
   const Json* pattern = FindMember(*step.json, "pattern");
   const std::string pattern_field = absl::StrCat(step.field, ".pattern");
   if (pattern == nullptr) return InvalidField(pattern_field, "is missing");
@@ -92,7 +94,7 @@ absl::StatusOr<SplitRule> ReadSplit(const Step& step) {
   return *rule;
 }
 
-absl::StatusOr<SplitRule> ReadDigits(const Step& step) {
+absl::StatusOr<SplitRule> ReadDigits(const PipelineStep& step) {
   const absl::StatusOr<bool> individual =
       ReadBool(*step.json, "individual_digits", /*if_absent=*/false,
                absl::StrCat(step.field, ".individual_digits"));
@@ -102,136 +104,191 @@ absl::StatusOr<SplitRule> ReadDigits(const Step& step) {
 
 // Adds the rule of ByteLevel, if it has one: with use_regex false it only
 // spells the bytes. Both settings are true when absent, as in the reference.
-absl::Status ReadByteLevel(const Step& step, TextPipeline& pipeline) {
+absl::Status ReadByteLevel(const PipelineStep& step, bool alone,
+                           PreTokenizer& pre_tokenizer) {
   const std::string prefix_field =
       absl::StrCat(step.field, ".add_prefix_space");
   const absl::StatusOr<bool> prefix_space = ReadBool(
       *step.json, "add_prefix_space", /*if_absent=*/true, prefix_field);
   if (!prefix_space.ok()) return prefix_space.status();
-  if (*prefix_space) {
-    return InvalidField(prefix_field, "true is not supported; false is");
+  if (*prefix_space && !alone) {
+    return InvalidField(prefix_field,
+                        "true is not supported after other steps");
   }
+  if (*prefix_space) pre_tokenizer.prefix = PreTokenizer::Prefix::kAll;
   const absl::StatusOr<bool> use_regex =
       ReadBool(*step.json, "use_regex", /*if_absent=*/true,
                absl::StrCat(step.field, ".use_regex"));
   if (!use_regex.ok()) return use_regex.status();
-  if (*use_regex) pipeline.split_rules.push_back(SplitRule::kGpt2);
+  if (*use_regex) pre_tokenizer.split_rules.push_back(SplitRule::kGpt2);
   return absl::OkStatus();
 }
 
-absl::Status ReadPreTokenizer(const Json& root, TextPipeline& pipeline) {
-  const auto steps = ReadSteps(root, "pre_tokenizer", "pretokenizers");
-  if (!steps.ok()) return steps.status();
+absl::Status ReadByteLevelSteps(const std::vector<PipelineStep>& steps,
+                                PreTokenizer& pre_tokenizer) {
   // After ByteLevel a text is in the alphabet of bytes, which no rule here
   // reads: it comes last.
-  if (steps->empty() || steps->back().type != "ByteLevel") {
+  if (steps.empty() || steps.back().type != "ByteLevel") {
     return InvalidField("pre_tokenizer",
-                        "does not end with ByteLevel; only byte-level "
-                        "tokenizers are supported");
+                        "does not end with ByteLevel, as that of a model "
+                        "without byte_fallback must");
   }
-  for (size_t i = 0; i + 1 < steps->size(); ++i) {
-    const Step& step = (*steps)[i];
+  for (size_t i = 0; i + 1 < steps.size(); ++i) {
+    const PipelineStep& step = steps[i];
     if (step.type != "Split" && step.type != "Digits") {
-      return Unsupported(step, "Split and Digits before one ByteLevel are");
+      return UnsupportedStep(step, "Split and Digits before one ByteLevel are");
     }
     const absl::StatusOr<SplitRule> rule =
         step.type == "Split" ? ReadSplit(step) : ReadDigits(step);
     if (!rule.ok()) return rule.status();
-    pipeline.split_rules.push_back(*rule);
+    pre_tokenizer.split_rules.push_back(*rule);
   }
-  return ReadByteLevel(steps->back(), pipeline);
+  return ReadByteLevel(steps.back(), /*alone=*/steps.size() == 1,
+                       pre_tokenizer);
 }
 
-// Appends the ids of one SpecialToken of a TemplateProcessing.
-absl::Status ReadTemplateToken(const Step& step, const Json& token,
-                               int32_t max_vocabulary,
-                               std::vector<int32_t>& ids) {
-  const std::string single_field = absl::StrCat(step.field, ".single");
-  const absl::StatusOr<std::string> name =
-      ReadString(token, "id", absl::StrCat(single_field, ".SpecialToken.id"));
-  if (!name.ok()) return name.status();
-  const std::string field =
-      absl::StrCat(step.field, ".special_tokens[", Describe(*name), "].ids");
-  const Json* tokens = FindMember(*step.json, "special_tokens");
-  const Json* entry = tokens == nullptr ? nullptr : FindMember(*tokens, *name);
-  if (entry == nullptr) return InvalidField(field, "is missing");
-  const auto list = ReadContainer(*entry, "ids", Json::value_t::array, field);
-  if (!list.ok()) return list.status();
-  for (const Json& json : **list) {
-    const absl::StatusOr<int32_t> id = ReadIndex(json, max_vocabulary, field);
-    if (!id.ok()) return id.status();
-    ids.push_back(*id);
+absl::StatusOr<PreTokenizer::Prefix> ReadPrependScheme(
+    const PipelineStep& step) {
+  using Prefix = PreTokenizer::Prefix;
+  const std::string field = absl::StrCat(step.field, ".prepend_scheme");
+  std::string scheme = "always";
+  if (FindMember(*step.json, "prepend_scheme") != nullptr) {
+    absl::StatusOr<std::string> text =
+        ReadString(*step.json, "prepend_scheme", field);
+    if (!text.ok()) return text.status();
+    scheme = *std::move(text);
   }
+  // What old files say instead; the reference ignores true.
+  const absl::StatusOr<bool> add_prefix =
+      ReadBool(*step.json, "add_prefix_space", /*if_absent=*/true,
+               absl::StrCat(step.field, ".add_prefix_space"));
+  if (!add_prefix.ok()) return add_prefix.status();
+  if (!*add_prefix && scheme != "never") {
+    return InvalidField(field, Describe(scheme),
+                        " contradicts add_prefix_space, which is false");
+  }
+  if (scheme == "always") return Prefix::kAll;
+  if (scheme == "first") return Prefix::kFirst;
+  if (scheme == "never") return Prefix::kNone;
+  return InvalidField(field, Describe(scheme),
+                      " is not \"always\", \"first\" or \"never\"");
+}
+
+absl::Status ReadMetaspace(const PipelineStep& step,
+                           PreTokenizer& pre_tokenizer) {
+  absl::Status mark = ExpectText(step, "replacement", kSpaceMark);
+  if (!mark.ok()) return mark;
+  const auto prefix = ReadPrependScheme(step);
+  if (!prefix.ok()) return prefix.status();
+  const absl::StatusOr<bool> split =
+      ReadBool(*step.json, "split", /*if_absent=*/true,
+               absl::StrCat(step.field, ".split"));
+  if (!split.ok()) return split.status();
+  pre_tokenizer.mark_spaces = true;
+  pre_tokenizer.prefix = *prefix;
+  if (*split) pre_tokenizer.split_rules.push_back(SplitRule::kSpaceMarks);
   return absl::OkStatus();
 }
 
-// The template for one text: SpecialTokens around exactly one Sequence A.
-absl::Status ReadTemplate(const Step& step, int32_t max_vocabulary,
-                          TextPipeline& pipeline) {
-  const std::string field = absl::StrCat(step.field, ".single");
-  const auto parts =
-      ReadContainer(*step.json, "single", Json::value_t::array, field);
-  if (!parts.ok()) return parts.status();
-  std::vector<int32_t> before;
-  std::vector<int32_t> after;
-  bool seen_text = false;
-  for (const Json& part : **parts) {
-    if (const Json* token = FindMember(part, "SpecialToken")) {
-      absl::Status status = ReadTemplateToken(step, *token, max_vocabulary,
-                                              seen_text ? after : before);
-      if (!status.ok()) return status;
-      continue;
-    }
-    const Json* text = FindMember(part, "Sequence");
-    const Json* name = text == nullptr ? nullptr : FindMember(*text, "id");
-    if (name == nullptr || *name != "A" || seen_text) {
-      return InvalidField(field, "is not SpecialTokens around one Sequence A");
-    }
-    seen_text = true;
+absl::Status ReadFallbackSteps(const std::vector<PipelineStep>& steps,
+                               bool spaces_are_marked,
+                               PreTokenizer& pre_tokenizer) {
+  if (steps.empty()) return absl::OkStatus();
+  const PipelineStep& step = steps.front();
+  if (steps.size() == 1 && step.type == "Metaspace") {
+    return ReadMetaspace(step, pre_tokenizer);
   }
-  if (!seen_text) return InvalidField(field, "has no Sequence A");
-  // Each processor wraps what the ones before it made.
-  pipeline.prefix.insert(pipeline.prefix.begin(), before.begin(), before.end());
-  pipeline.suffix.insert(pipeline.suffix.end(), after.begin(), after.end());
-  return absl::OkStatus();
+  // Gemma's files split at spaces of which the normalizer has left none.
+  if (steps.size() == 1 && step.type == "Split" && spaces_are_marked) {
+    const absl::StatusOr<std::string> pattern = ReadLiteralPattern(step);
+    if (!pattern.ok()) return pattern.status();
+    const absl::StatusOr<bool> invert =
+        ReadBool(*step.json, "invert", /*if_absent=*/false,
+                 absl::StrCat(step.field, ".invert"));
+    if (!invert.ok()) return invert.status();
+    if (*pattern == " " && !*invert) return absl::OkStatus();
+  }
+  return UnsupportedStep(step,
+                         "one Metaspace is, and a Split at \" \" after a "
+                         "normalizer that replaces it");
 }
 
-absl::Status ReadPostProcessor(const Json& root, int32_t max_vocabulary,
-                               TextPipeline& pipeline) {
-  const auto steps = ReadSteps(root, "post_processor", "processors");
+absl::Status ReadPreTokenizer(const Json& root, bool byte_fallback,
+                              TextPipeline& pipeline) {
+  const auto steps = ReadPipelineSteps(root, "pre_tokenizer", "pretokenizers");
   if (!steps.ok()) return steps.status();
-  for (const Step& step : *steps) {
-    if (step.type == "ByteLevel") continue;  // moves offsets only
-    if (step.type != "TemplateProcessing") {
-      return Unsupported(step, "ByteLevel and TemplateProcessing are");
+  return byte_fallback
+             ? ReadFallbackSteps(*steps, pipeline.normalizer.mark_spaces,
+                                 pipeline.pre_tokenizer)
+             : ReadByteLevelSteps(*steps, pipeline.pre_tokenizer);
+}
+
+// {"type": "Strip", "content": " ", "start": 1, "stop": 0}
+absl::Status ReadStrip(const PipelineStep& step, TextPipeline& pipeline) {
+  absl::Status content = ExpectText(step, "content", " ");
+  if (!content.ok()) return content;
+  for (const std::string key : {"start", "stop"}) {
+    const std::string field = absl::StrCat(step.field, ".", key);
+    const Json* value = FindMember(*step.json, key);
+    const absl::StatusOr<int32_t> count =
+        ReadIndex(value == nullptr ? Json() : *value, 2, field);
+    if (!count.ok()) return count.status();
+    if (key == "start") {
+      pipeline.strip_leading_space = *count == 1;
+    } else if (*count != 0) {
+      return InvalidField(field, "is ", *count, "; 0 is supported");
     }
-    absl::Status status = ReadTemplate(step, max_vocabulary, pipeline);
-    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckDecoder(const Json& root) {
-  const auto steps = ReadSteps(root, "decoder", "decoders");
+// Replace, ByteFallback, Fuse and perhaps Strip: the only decoder there is for
+// tokens with byte fallback.
+absl::Status ReadFallbackDecoder(const std::vector<PipelineStep>& steps,
+                                 TextPipeline& pipeline) {
+  constexpr std::string_view kTypes[] = {"Replace", "ByteFallback", "Fuse",
+                                         "Strip"};
+  if (steps.size() < 3 || steps.size() > 4) {
+    return InvalidField("decoder", "has ", steps.size(),
+                        " steps; Replace, ByteFallback, Fuse and perhaps "
+                        "Strip are supported");
+  }
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (steps[i].type != kTypes[i]) {
+      return UnsupportedStep(steps[i],
+                             absl::StrCat(std::string(kTypes[i]), " is"));
+    }
+  }
+  absl::Status replace = ExpectReplace(steps[0], kSpaceMark, " ");
+  if (!replace.ok() || steps.size() == 3) return replace;
+  return ReadStrip(steps[3], pipeline);
+}
+
+absl::Status ReadDecoder(const Json& root, bool byte_fallback,
+                         TextPipeline& pipeline) {
+  const auto steps = ReadPipelineSteps(root, "decoder", "decoders");
   if (!steps.ok()) return steps.status();
+  if (byte_fallback) return ReadFallbackDecoder(*steps, pipeline);
   if (steps->size() != 1) {
     return InvalidField("decoder", "has ", steps->size(),
                         " steps; one ByteLevel is supported");
   }
-  const Step& step = steps->front();
-  if (step.type != "ByteLevel") return Unsupported(step, "ByteLevel is");
+  const PipelineStep& step = steps->front();
+  if (step.type != "ByteLevel") return UnsupportedStep(step, "ByteLevel is");
   return absl::OkStatus();
 }
 
 }  // namespace
 
 absl::StatusOr<TextPipeline> ReadTextPipeline(const Json& root,
+                                              bool byte_fallback,
                                               int32_t max_vocabulary) {
   TextPipeline pipeline;
-  absl::Status status = ReadNormalizer(root, pipeline);
-  if (status.ok()) status = ReadPreTokenizer(root, pipeline);
+  absl::Status status =
+      ReadNormalizer(root, byte_fallback, pipeline.normalizer);
+  if (status.ok()) status = ReadPreTokenizer(root, byte_fallback, pipeline);
   if (status.ok()) status = ReadPostProcessor(root, max_vocabulary, pipeline);
-  if (status.ok()) status = CheckDecoder(root);
+  if (status.ok()) status = ReadDecoder(root, byte_fallback, pipeline);
   if (!status.ok()) return status;
   return pipeline;
 }

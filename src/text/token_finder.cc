@@ -1,33 +1,47 @@
 #include "text/token_finder.h"
 
-#include <algorithm>
-
 namespace headcount {
+namespace {
+
+uint64_t EdgeKey(uint32_t node, char byte) {
+  return uint64_t{node} << 8 | static_cast<unsigned char>(byte);
+}
+
+}  // namespace
 
 TokenFinder::TokenFinder(
-    absl::Span<const std::pair<std::string, int32_t>> tokens)
-    : empty_(tokens.empty()) {
-  for (const auto& token : tokens) {
-    tokens_[static_cast<unsigned char>(token.first[0])].push_back(token);
+    absl::Span<const std::pair<std::string, int32_t>> tokens) {
+  for (const auto& [spelling, id] : tokens) {
+    uint32_t node = kRoot;
+    for (const char byte : spelling) {
+      const auto next = static_cast<uint32_t>(edges_.size() + 1);
+      node = edges_.try_emplace(EdgeKey(node, byte), next).first->second;
+    }
+    ids_.try_emplace(node, id);
   }
-  for (auto& same_first_byte : tokens_) {
-    std::stable_sort(same_first_byte.begin(), same_first_byte.end(),
-                     [](const auto& a, const auto& b) {
-                       return a.first.size() > b.first.size();
-                     });
+}
+
+std::optional<TokenFinder::Match> TokenFinder::MatchAt(std::string_view text,
+                                                       size_t pos) const {
+  std::optional<Match> longest;
+  uint32_t node = kRoot;
+  for (size_t end = pos; end < text.size();) {
+    const auto edge = edges_.find(EdgeKey(node, text[end]));
+    if (edge == edges_.end()) break;
+    node = edge->second;
+    ++end;
+    if (const auto found = ids_.find(node); found != ids_.end()) {
+      longest = Match{pos, end - pos, found->second};
+    }
   }
+  return longest;
 }
 
 std::optional<TokenFinder::Match> TokenFinder::Find(std::string_view text,
                                                     size_t pos) const {
-  if (empty_) return std::nullopt;
+  if (ids_.empty()) return std::nullopt;
   for (; pos < text.size(); ++pos) {
-    for (const auto& [spelling, id] :
-         tokens_[static_cast<unsigned char>(text[pos])]) {
-      if (text.substr(pos).starts_with(spelling)) {
-        return Match{pos, spelling.size(), id};
-      }
-    }
+    if (const std::optional<Match> match = MatchAt(text, pos)) return match;
   }
   return std::nullopt;
 }

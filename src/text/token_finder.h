@@ -2,7 +2,6 @@
 // tokens, and the special tokens of an operator's template.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -11,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 
 namespace headcount {
@@ -19,7 +19,7 @@ namespace headcount {
 class TokenFinder {
  public:
   TokenFinder() = default;
-  // Spellings, none empty, and their ids.
+  // Spellings, none empty, and their ids. Of equal spellings the first holds.
   explicit TokenFinder(
       absl::Span<const std::pair<std::string, int32_t>> tokens);
 
@@ -46,9 +46,14 @@ class TokenFinder {
   }
 
  private:
-  bool empty_ = true;
-  // By first byte, longest first.
-  std::array<std::vector<std::pair<std::string, int32_t>>, 256> tokens_;
+  static constexpr uint32_t kRoot = 0;
+
+  // The longest token that begins at `pos`.
+  std::optional<Match> MatchAt(std::string_view text, size_t pos) const;
+
+  // A tree of bytes: thousands of tokens may begin alike.
+  absl::flat_hash_map<uint64_t, uint32_t> edges_;  // by node << 8 | byte
+  absl::flat_hash_map<uint32_t, int32_t> ids_;     // by the node of the end
 };
 
 }  // namespace headcount

@@ -8,8 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "format/json.h"
 #include "nlohmann/json.hpp"
+#include "text/alphabet.h"
 #include "text/bpe.h"
+#include "text/byte_fallback.h"
 #include "text/byte_level.h"
+#include "text/detokenizer.h"
+#include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/token_finder.h"
 #include "text/tokenizer_spec.h"
@@ -21,7 +25,22 @@ namespace {
 struct Token {
   std::string bytes;
   bool special = false;
+  bool byte = false;  // one byte of a character that has no token
 };
+
+Token TokenOf(const std::string& spelling, bool special, bool byte_fallback) {
+  if (!byte_fallback) return {spelling, special};
+  if (const std::optional<uint8_t> byte = ByteOfSpelling(spelling)) {
+    return {std::string(1, static_cast<char>(*byte)), special, /*byte=*/true};
+  }
+  return {UnmarkSpaces(spelling), special};
+}
+
+// How an added token is spelled in a text where it is looked for.
+std::string Sought(const TokenizerSpec& spec, const AddedToken& token) {
+  if (!token.normalized) return token.content;
+  return spec.pipeline.normalizer.Apply(token.content, TextPlace::kStart);
+}
 
 // By id; ids that name nothing have no bytes.
 std::vector<Token> TokensOf(const TokenizerSpec& spec) {
@@ -33,10 +52,14 @@ std::vector<Token> TokensOf(const TokenizerSpec& spec) {
   };
   for (const auto& [spelling, id] : spec.vocabulary) {
     // A spelling outside the alphabet of bytes stands for itself.
-    at(id).bytes = BytesOfSpelling(spelling).value_or(spelling);
+    at(id) = TokenOf(spec.byte_fallback
+                         ? spelling
+                         : BytesOfSpelling(spelling).value_or(spelling),
+                     /*special=*/false, spec.byte_fallback);
   }
   for (const AddedToken& added : spec.added_tokens) {
-    at(added.id) = {added.content, added.special};
+    at(added.id) = TokenOf(added.special ? added.content : Sought(spec, added),
+                           added.special, spec.byte_fallback);
   }
   return tokens;
 }
@@ -46,10 +69,7 @@ TokenFinder FinderOf(const TokenizerSpec& spec, bool normalized) {
   std::vector<std::pair<std::string, int32_t>> tokens;
   for (const AddedToken& added : spec.added_tokens) {
     if (added.special || added.normalized != normalized) continue;
-    tokens.emplace_back(normalized && spec.pipeline.nfc
-                            ? NormalizeNfc(added.content)
-                            : added.content,
-                        added.id);
+    tokens.emplace_back(Sought(spec, added), added.id);
   }
   return TokenFinder(tokens);
 }
@@ -74,12 +94,20 @@ absl::flat_hash_map<std::string, int32_t> WholePiecesOf(
   if (!spec.ignore_merges) return pieces;
   for (const auto& [spelling, id] : spec.vocabulary) {
     if (tokens[static_cast<size_t>(id)].special) continue;
-    if (auto bytes = BytesOfSpelling(spelling)) {
+    if (spec.byte_fallback) {
+      pieces.emplace(spelling, id);
+    } else if (auto bytes = BytesOfSpelling(spelling)) {
       pieces.emplace(*std::move(bytes), id);
     }
   }
   return pieces;
 }
+
+// Memory of one call of Encode.
+struct EncodeScratch {
+  std::vector<int32_t> letters;
+  Bpe::Scratch bpe;
+};
 
 }  // namespace
 
@@ -91,19 +119,23 @@ struct Tokenizer::Impl {
         raw_finder(FinderOf(spec, /*normalized=*/false)),
         normalized_finder(FinderOf(spec, /*normalized=*/true)),
         whole_pieces(WholePiecesOf(spec, tokens)),
-        bpe(spec.byte_ids, spec.merges) {}
+        alphabet(spec.alphabet),
+        bpe(spec.merges) {}
 
   // Appends the ids of a text that holds no added token.
-  void EncodePlain(std::string_view text, Bpe::Scratch& scratch,
-                   std::vector<int32_t>& ids) const {
+  void EncodePlain(std::string_view text, TextPlace place,
+                   EncodeScratch& scratch, std::vector<int32_t>& ids) const {
+    const std::string prepared = pipeline.pre_tokenizer.Prepare(text, place);
     for (const std::string_view piece :
-         PreTokenize(pipeline.split_rules, text)) {
+         PreTokenize(pipeline.pre_tokenizer.split_rules, prepared)) {
       const auto whole =
           whole_pieces.find(absl::string_view(piece.data(), piece.size()));
       if (whole != whole_pieces.end()) {
         ids.push_back(whole->second);
       } else {
-        bpe.Encode(piece, scratch, ids);
+        scratch.letters.clear();
+        alphabet.Spell(piece, scratch.letters);
+        bpe.Encode(scratch.letters, scratch.bpe, ids);
       }
     }
   }
@@ -114,6 +146,7 @@ struct Tokenizer::Impl {
   const TokenFinder raw_finder;
   const TokenFinder normalized_finder;
   const absl::flat_hash_map<std::string, int32_t> whole_pieces;
+  const Alphabet alphabet;
   const Bpe bpe;
 };
 
@@ -143,21 +176,28 @@ absl::StatusOr<Tokenizer> Tokenizer::Parse(std::string_view json) {
   return Tokenizer(std::make_unique<const Impl>(*spec));
 }
 
-std::vector<int32_t> Tokenizer::Encode(std::string_view text) const {
+std::vector<int32_t> Tokenizer::Encode(std::string_view text,
+                                       TextPlace place) const {
   std::vector<int32_t> ids;
-  Bpe::Scratch scratch;
-  const auto on_token = [&](int32_t id) { ids.push_back(id); };
-  const auto on_plain = [&](std::string_view plain) {
-    impl_->EncodePlain(plain, scratch, ids);
-  };
+  EncodeScratch scratch;
+  const auto on_token = [&ids](int32_t id) { ids.push_back(id); };
+  const std::string valid = ToUtf8(text);
   impl_->raw_finder.Walk(
-      ToUtf8(text),
+      valid,
       [&](std::string_view raw) {
-        if (impl_->pipeline.nfc) {
-          impl_->normalized_finder.Walk(NormalizeNfc(raw), on_plain, on_token);
-        } else {
-          impl_->normalized_finder.Walk(raw, on_plain, on_token);
-        }
+        const TextPlace raw_place =
+            raw.data() == valid.data() ? place : TextPlace::kAfterToken;
+        const std::string normalized =
+            impl_->pipeline.normalizer.Apply(raw, raw_place);
+        impl_->normalized_finder.Walk(
+            normalized,
+            [&](std::string_view plain) {
+              const bool first = plain.data() == normalized.data();
+              impl_->EncodePlain(plain,
+                                 first ? raw_place : TextPlace::kAfterToken,
+                                 scratch, ids);
+            },
+            on_token);
       },
       on_token);
   return ids;
@@ -193,13 +233,21 @@ std::string_view Tokenizer::TokenBytes(int32_t id) const {
   return impl_->tokens[static_cast<size_t>(id)].bytes;
 }
 
+bool Tokenizer::is_fallback_byte(int32_t id) const {
+  return id >= 0 && id < vocab_size() &&
+         impl_->tokens[static_cast<size_t>(id)].byte;
+}
+
+bool Tokenizer::strips_leading_space() const {
+  return impl_->pipeline.strip_leading_space;
+}
+
 std::string Tokenizer::Decode(absl::Span<const int32_t> ids,
                               bool keep_special) const {
-  std::string bytes;
-  for (const int32_t id : ids) {
-    if (keep_special || !is_special(id)) bytes.append(TokenBytes(id));
-  }
-  return ToUtf8(bytes);
+  Detokenizer detokenizer(this, keep_special);
+  std::string text;
+  for (const int32_t id : ids) text += detokenizer.Push(id);
+  return text + detokenizer.Finish();
 }
 
 int32_t Tokenizer::vocab_size() const {

@@ -1,5 +1,6 @@
-// Text to token ids and back: byte-level BPE as Hugging Face `tokenizers` reads
-// it from tokenizer.json, in O(n log n) time whatever the text.
+// Text to token ids and back: byte-level BPE, and SentencePiece's with byte
+// fallback, as Hugging Face `tokenizers` reads them from tokenizer.json; in
+// O(n log n) time whatever the text.
 //
 //   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load("models/mailroom");
 //   std::vector<int32_t> ids = tokenizer->Encode("Hello");
@@ -15,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "text/text_place.h"
 
 namespace headcount {
 
@@ -33,8 +35,10 @@ class Tokenizer {
 
   // Ids of `text`, of less than 4 GiB. A special token spelled in the text is
   // plain text; added tokens that are not special are found in it. Invalid
-  // UTF-8 is read as U+FFFD, one for each bad byte sequence.
-  std::vector<int32_t> Encode(std::string_view text) const;
+  // UTF-8 is read as U+FFFD, one for each bad byte sequence. `place` matters to
+  // tokenizers that put a space before a text.
+  std::vector<int32_t> Encode(std::string_view text,
+                              TextPlace place = TextPlace::kStart) const;
 
   // What the tokenizer itself puts before and after a text (for example BOS).
   absl::Span<const int32_t> prefix() const;
@@ -51,9 +55,14 @@ class Tokenizer {
   // The bytes that `id` stands for: any bytes, not always whole characters.
   // Empty for ids outside the vocabulary. Special tokens give their spelling.
   std::string_view TokenBytes(int32_t id) const;
+  // Whether `id` is one byte of a character that has no token of its own. (In
+  // byte-level vocabularies no token is of this kind.)
+  bool is_fallback_byte(int32_t id) const;
+  // Whether decoding takes off the space that encoding puts before a text.
+  bool strips_leading_space() const;
 
   // Text of `ids`; special tokens are left out unless asked for. Bytes that do
-  // not form UTF-8 become U+FFFD.
+  // not form UTF-8 become U+FFFD, as Detokenizer says.
   std::string Decode(absl::Span<const int32_t> ids,
                      bool keep_special = false) const;
 

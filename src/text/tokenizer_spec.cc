@@ -1,44 +1,19 @@
 #include "text/tokenizer_spec.h"
 
 #include <cstddef>
+#include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
-#include "text/byte_level.h"
+#include "text/byte_fallback.h"
 #include "text/json_fields.h"
+#include "text/spec_builder.h"
 
 namespace headcount {
 namespace {
 
 using Json = nlohmann::json;
-
-// Reads one file; holds the maps that only reading needs.
-class SpecReader {
- public:
-  explicit SpecReader(const Json& root) : root_(root) {}
-
-  absl::StatusOr<TokenizerSpec> Read();
-
- private:
-  absl::Status ReadVocabulary(const Json& model);
-  absl::Status ReadAddedTokens();
-  absl::StatusOr<AddedToken> ReadAddedToken(const Json& json,
-                                            const std::string& field);
-  absl::Status ReadBytes(const Json& model);
-  absl::Status ReadMerges(const Json& model);
-  absl::StatusOr<BpeMerge> ReadMerge(const Json& json,
-                                     const std::string& field);
-  absl::Status CheckTemplateIds() const;
-
-  const Json& root_;
-  TokenizerSpec spec_;
-  absl::flat_hash_map<std::string, int32_t> ids_;  // by spelling
-  absl::flat_hash_set<int32_t> taken_;             // ids that name a token
-  absl::flat_hash_set<int32_t> special_;
-};
 
 // Settings that would change ids are refused, not ignored.
 absl::Status CheckModelSettings(const Json& model) {
@@ -46,12 +21,6 @@ absl::Status CheckModelSettings(const Json& model) {
   if (type != nullptr && *type != "BPE") {
     return InvalidField("model.type", Describe(*type),
                         " is not supported; \"BPE\" is");
-  }
-  const absl::StatusOr<bool> byte_fallback = ReadBool(
-      model, "byte_fallback", /*if_absent=*/false, "model.byte_fallback");
-  if (!byte_fallback.ok()) return byte_fallback.status();
-  if (*byte_fallback) {
-    return InvalidField("model.byte_fallback", "true is not supported");
   }
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json* affix = FindMember(model, key);
@@ -71,7 +40,7 @@ absl::Status CheckModelSettings(const Json& model) {
   return absl::OkStatus();
 }
 
-absl::Status SpecReader::ReadVocabulary(const Json& model) {
+absl::Status ReadVocabulary(const Json& model, SpecBuilder& builder) {
   const auto vocabulary =
       ReadContainer(model, "vocab", Json::value_t::object, "model.vocab");
   if (!vocabulary.ok()) return vocabulary.status();
@@ -84,17 +53,14 @@ absl::Status SpecReader::ReadVocabulary(const Json& model) {
     const std::string field = absl::StrCat("model.vocab[\"", spelling, "\"]");
     const absl::StatusOr<int32_t> id = ReadIndex(json, kMaxVocabulary, field);
     if (!id.ok()) return id.status();
-    if (!taken_.insert(*id).second) {
-      return InvalidField(field, "is ", *id, ", the id of another token too");
-    }
-    ids_.emplace(spelling, *id);
-    spec_.vocabulary.emplace_back(spelling, *id);
+    absl::Status added = builder.AddToken(spelling, *id, field);
+    if (!added.ok()) return added;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<AddedToken> SpecReader::ReadAddedToken(
-    const Json& json, const std::string& field) {
+absl::StatusOr<AddedToken> ReadAddedToken(const Json& json,
+                                          const std::string& field) {
   AddedToken token;
   absl::StatusOr<std::string> content =
       ReadString(json, "content", field + ".content");
@@ -131,99 +97,56 @@ absl::StatusOr<AddedToken> SpecReader::ReadAddedToken(
   return token;
 }
 
-absl::Status SpecReader::ReadAddedTokens() {
-  if (FindMember(root_, "added_tokens") == nullptr) return absl::OkStatus();
-  const auto list = ReadContainer(root_, "added_tokens", Json::value_t::array,
-                                  "added_tokens");
+absl::Status ReadAddedTokens(const Json& root, SpecBuilder& builder) {
+  if (FindMember(root, "added_tokens") == nullptr) return absl::OkStatus();
+  const auto list =
+      ReadContainer(root, "added_tokens", Json::value_t::array, "added_tokens");
   if (!list.ok()) return list.status();
-  absl::flat_hash_set<std::string> contents;
+  int index = 0;
   for (const Json& json : **list) {
-    const std::string field =
-        absl::StrCat("added_tokens[", spec_.added_tokens.size(), "]");
+    const std::string field = absl::StrCat("added_tokens[", index++, "]");
     absl::StatusOr<AddedToken> token = ReadAddedToken(json, field);
     if (!token.ok()) return token.status();
-    if (!contents.insert(token->content).second) {
-      return InvalidField(field + ".content", Describe(token->content),
-                          " is added twice");
-    }
-    const auto in_vocabulary = ids_.find(token->content);
-    const bool id_fits = in_vocabulary == ids_.end()
-                             ? taken_.insert(token->id).second
-                             : in_vocabulary->second == token->id;
-    if (!id_fits) {
-      return InvalidField(field + ".id", "is ", token->id,
-                          ", which model.vocab or another added token "
-                          "contradicts");
-    }
-    if (token->special) special_.insert(token->id);
-    spec_.added_tokens.push_back(*std::move(token));
+    absl::Status added = builder.AddAddedToken(*std::move(token), field);
+    if (!added.ok()) return added;
   }
   return absl::OkStatus();
 }
 
-// A vocabulary may lack bytes: text that has them loses them, as in the
-// reference, unless that would give `unk_token`.
-absl::Status SpecReader::ReadBytes(const Json& model) {
-  const Json* unknown = FindMember(model, "unk_token");
-  for (int byte = 0; byte < 256; ++byte) {
-    const std::string spelling = ByteLevelSpelling(static_cast<uint8_t>(byte));
-    const auto found = ids_.find(spelling);
-    const bool known = found != ids_.end();
-    spec_.byte_ids[static_cast<size_t>(byte)] =
-        known ? found->second : Bpe::kNoToken;
-    if (known && special_.contains(found->second)) {
-      return InvalidField("added_tokens", "the special token \"", spelling,
-                          "\" is also that of byte ", byte,
-                          ", so that any text could contain it");
-    }
-    // These bytes are nowhere in UTF-8.
-    const bool in_utf8 = byte < 0xC0 || (byte > 0xC1 && byte < 0xF5);
-    if (!known && in_utf8 && unknown != nullptr) {
-      return InvalidField("model.unk_token", Describe(*unknown),
-                          " is not supported, since model.vocab lacks byte ",
-                          byte);
-    }
+// A byte-level vocabulary may lack bytes: text that has them loses them, as in
+// the reference, unless that would give `unk_token`.
+absl::Status ReadAlphabet(const Json& model, bool byte_fallback,
+                          SpecBuilder& builder) {
+  absl::Status status = builder.SetAlphabet(byte_fallback, "added_tokens");
+  if (!status.ok() || !builder.missing_byte().has_value()) return status;
+  const uint8_t byte = *builder.missing_byte();
+  if (byte_fallback) {
+    return InvalidField("model.vocab", "lacks ", ByteFallbackSpelling(byte),
+                        ", which byte_fallback needs");
+  }
+  if (const Json* unknown = FindMember(model, "unk_token")) {
+    return InvalidField("model.unk_token", Describe(*unknown),
+                        " is not supported, since model.vocab lacks byte ",
+                        int{byte});
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<BpeMerge> SpecReader::ReadMerge(const Json& json,
-                                               const std::string& field) {
-  std::string left;
-  std::string right;
+absl::Status ReadMerge(const Json& json, uint32_t rank,
+                       const std::string& field, SpecBuilder& builder) {
   if (json.is_string()) {
-    const auto& text = json.get_ref<const std::string&>();
-    const size_t space = text.find(' ');
-    if (space == std::string::npos || text.find(' ', space + 1) != text.npos) {
-      return InvalidField(field, Describe(json), " is not two tokens");
-    }
-    left = text.substr(0, space);
-    right = text.substr(space + 1);
-  } else if (json.is_array() && json.size() == 2 && json[0].is_string() &&
-             json[1].is_string()) {
-    left = json[0].get_ref<const std::string&>();
-    right = json[1].get_ref<const std::string&>();
-  } else {
-    return InvalidField(field, "is ", Describe(json),
-                        ", not \"a b\" or [\"a\", \"b\"]");
+    return builder.AddMerge(json.get_ref<const std::string&>(), rank, field);
   }
-  const std::array<std::string, 3> spellings = {left, right, left + right};
-  for (const std::string& spelling : spellings) {
-    if (!ids_.contains(spelling)) {
-      return InvalidField(field, Describe(spelling), " is not in model.vocab");
-    }
+  if (json.is_array() && json.size() == 2 && json[0].is_string() &&
+      json[1].is_string()) {
+    return builder.AddMerge(json[0].get_ref<const std::string&>(),
+                            json[1].get_ref<const std::string&>(), rank, field);
   }
-  const BpeMerge merge = {ids_[spellings[0]], ids_[spellings[1]],
-                          ids_[spellings[2]]};
-  if (special_.contains(merge.result)) {
-    return InvalidField(field, "makes the special token ",
-                        Describe(spellings[2]),
-                        ", so that any text could contain it");
-  }
-  return merge;
+  return InvalidField(field, "is ", Describe(json),
+                      ", not \"a b\" or [\"a\", \"b\"]");
 }
 
-absl::Status SpecReader::ReadMerges(const Json& model) {
+absl::Status ReadMerges(const Json& model, SpecBuilder& builder) {
   const auto list =
       ReadContainer(model, "merges", Json::value_t::array, "model.merges");
   if (!list.ok()) return list.status();
@@ -231,56 +154,44 @@ absl::Status SpecReader::ReadMerges(const Json& model) {
     return InvalidField("model.merges", (*list)->size(), " entries; at most ",
                         kMaxMerges, " are supported");
   }
-  spec_.merges.reserve((*list)->size());
+  uint32_t rank = 0;
   for (const Json& json : **list) {
-    const absl::StatusOr<BpeMerge> merge = ReadMerge(
-        json, absl::StrCat("model.merges[", spec_.merges.size(), "]"));
-    if (!merge.ok()) return merge.status();
-    spec_.merges.push_back(*merge);
+    absl::Status status = ReadMerge(
+        json, rank, absl::StrCat("model.merges[", rank, "]"), builder);
+    if (!status.ok()) return status;
+    ++rank;
   }
   return absl::OkStatus();
-}
-
-absl::Status SpecReader::CheckTemplateIds() const {
-  for (const auto* ids : {&spec_.pipeline.prefix, &spec_.pipeline.suffix}) {
-    for (const int32_t id : *ids) {
-      if (!taken_.contains(id)) {
-        return InvalidField("post_processor", "id ", id,
-                            " is not that of a token");
-      }
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<TokenizerSpec> SpecReader::Read() {
-  const auto model =
-      ReadContainer(root_, "model", Json::value_t::object, "model");
-  if (!model.ok()) return model.status();
-  absl::StatusOr<TextPipeline> pipeline =
-      ReadTextPipeline(root_, kMaxVocabulary);
-  if (!pipeline.ok()) return pipeline.status();
-  spec_.pipeline = *std::move(pipeline);
-
-  const absl::StatusOr<bool> ignore_merges = ReadBool(
-      **model, "ignore_merges", /*if_absent=*/false, "model.ignore_merges");
-  if (!ignore_merges.ok()) return ignore_merges.status();
-  spec_.ignore_merges = *ignore_merges;
-
-  absl::Status status = CheckModelSettings(**model);
-  if (status.ok()) status = ReadVocabulary(**model);
-  if (status.ok()) status = ReadAddedTokens();
-  if (status.ok()) status = ReadBytes(**model);
-  if (status.ok()) status = ReadMerges(**model);
-  if (status.ok()) status = CheckTemplateIds();
-  if (!status.ok()) return status;
-  return std::move(spec_);
 }
 
 }  // namespace
 
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const Json& root) {
-  return SpecReader(root).Read();
+  const auto model =
+      ReadContainer(root, "model", Json::value_t::object, "model");
+  if (!model.ok()) return model.status();
+  const absl::StatusOr<bool> byte_fallback = ReadBool(
+      **model, "byte_fallback", /*if_absent=*/false, "model.byte_fallback");
+  if (!byte_fallback.ok()) return byte_fallback.status();
+  const absl::StatusOr<bool> ignore_merges = ReadBool(
+      **model, "ignore_merges", /*if_absent=*/false, "model.ignore_merges");
+  if (!ignore_merges.ok()) return ignore_merges.status();
+
+  SpecBuilder builder;
+  absl::Status status = CheckModelSettings(**model);
+  if (!status.ok()) return status;
+  absl::StatusOr<TextPipeline> pipeline =
+      ReadTextPipeline(root, *byte_fallback, kMaxVocabulary);
+  if (!pipeline.ok()) return pipeline.status();
+  if (status.ok()) status = ReadVocabulary(**model, builder);
+  if (status.ok()) status = ReadAddedTokens(root, builder);
+  if (status.ok()) status = ReadAlphabet(**model, *byte_fallback, builder);
+  if (status.ok()) status = ReadMerges(**model, builder);
+  if (status.ok()) {
+    status = builder.SetPipeline(*std::move(pipeline), "post_processor");
+  }
+  if (!status.ok()) return status;
+  return std::move(builder).Build(*ignore_merges);
 }
 
 }  // namespace headcount

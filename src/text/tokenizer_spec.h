@@ -1,9 +1,8 @@
-// What a tokenizer.json says, checked: the format of Hugging Face `tokenizers`
-// (tokenizers/src/tokenizer/serialization.rs), as far as byte-level BPE uses
-// it.
+// What a tokenizer file says, checked. Two kinds of BPE vocabulary are known:
+// byte-level ones (GPT-2, Llama 3, Qwen2, RoBERTa), and those of SentencePiece
+// with byte fallback (Llama 2, Mistral, Gemma).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json_fwd.hpp"
+#include "text/alphabet.h"
 #include "text/bpe.h"
 #include "text/text_pipeline.h"
 
@@ -27,16 +27,21 @@ struct AddedToken {
 };
 
 // Plain data. Every id is below kMaxVocabulary and names a token; no merge and
-// no byte gives a special token.
+// no letter of the alphabet gives a special token.
 struct TokenizerSpec {
   std::vector<std::pair<std::string, int32_t>> vocabulary;  // spelling, id
-  std::array<int32_t, 256> byte_ids;  // Bpe::kNoToken where there is none
-  std::vector<BpeMerge> merges;       // by rank
-  bool ignore_merges = false;         // a whole piece that is a token is it
+  // How tokens are spelled: as text, "▁" for a space and <0x0A> for a byte; or
+  // as bytes, in the characters of byte_level.h.
+  bool byte_fallback = false;
+  Alphabet alphabet;
+  std::vector<BpeMerge> merges;
+  bool ignore_merges = false;  // a whole piece that is a token is it
   std::vector<AddedToken> added_tokens;
   TextPipeline pipeline;
 };
 
+// From a tokenizer.json: the format of Hugging Face `tokenizers`
+// (tokenizers/src/tokenizer/serialization.rs), as far as BPE uses it.
 // InvalidArgument, naming the field, for what is malformed, and for every
 // setting whose ids would differ from the reference.
 absl::StatusOr<TokenizerSpec> ReadTokenizerSpec(const nlohmann::json& root);

@@ -69,5 +69,45 @@ TEST(DetokenizerTest, PiecesAreWholeCharactersAndAddUpToDecode) {
   }
 }
 
+int32_t Byte(int byte) { return 3 + byte; }
+
+Tokenizer TinyFallback() {
+  return Tokenizer::Parse(TinyFallbackTokenizerJson().dump()).value();
+}
+
+TEST(DetokenizerTest, FallbackBytesWaitForTheEndOfTheirRun) {
+  const Tokenizer tokenizer = TinyFallback();
+  Detokenizer detokenizer(&tokenizer);
+  EXPECT_EQ(detokenizer.Push(Byte(0xC3)), "");
+  EXPECT_EQ(detokenizer.Push(1), "");  // <s>, which is no text
+  EXPECT_EQ(detokenizer.Push(Byte(0xA9)), "");
+  EXPECT_EQ(detokenizer.Push(263), "\u00E9a");
+  EXPECT_EQ(detokenizer.Push(Byte('x')), "");
+  EXPECT_EQ(detokenizer.Finish(), "x");
+}
+
+// A token that shows only later whether those before it were a character.
+TEST(DetokenizerTest, ABadRunOfFallbackBytesIsReplacedByteByByte) {
+  const Tokenizer tokenizer = TinyFallback();
+  Detokenizer detokenizer(&tokenizer);
+  std::string text;
+  for (const int byte : {0xC3, 0xA9, 0xFF}) {
+    text += detokenizer.Push(Byte(byte));
+  }
+  EXPECT_EQ(text + detokenizer.Push(263), "\uFFFD\uFFFD\uFFFDa");
+}
+
+TEST(DetokenizerTest, OneSpaceGoesFromTheStartOfTheTextOnly) {
+  const Tokenizer tokenizer = TinyFallback();
+  Detokenizer detokenizer(&tokenizer);
+  EXPECT_EQ(detokenizer.Push(1), "");
+  EXPECT_EQ(detokenizer.Push(-1), "");
+  EXPECT_EQ(detokenizer.Push(266), "the");
+  EXPECT_EQ(detokenizer.Push(266), " the");
+  EXPECT_EQ(tokenizer.Decode({259, 266}), " the");
+  EXPECT_EQ(tokenizer.Decode({Byte(' '), 263}), "a");
+  EXPECT_EQ(tokenizer.Decode({1, 266}, /*keep_special=*/true), "<s> the");
+}
+
 }  // namespace
 }  // namespace headcount

@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <iostream>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "tests/golden/golden.h"
 #include "text/detokenizer.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 
 namespace headcount {
 namespace {
@@ -59,8 +61,41 @@ TEST_P(TokenizerGoldenTest, IdsAndTextEqualTheReference) {
   std::cout << "golden: " << compared << " texts of " << name << " compared\n";
 }
 
+// Ids of all kinds, many of bytes that form no character.
+TEST(TokenizerDecodeGoldenTest, AnyIdsDecodeAsInTheReference) {
+  std::map<std::string, Tokenizer> tokenizers;
+  std::istringstream lines(ReadGzipFile(Path("decode.jsonl.gz")));
+  int compared = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json golden = Json::parse(line);
+    const auto name = golden.at("tokenizer").get<std::string>();
+    if (!tokenizers.contains(name)) {
+      tokenizers.emplace(
+          name,
+          Tokenizer::Parse(ReadGzipFile(Path(name + ".tokenizer.json.gz")))
+              .value());
+    }
+    const Tokenizer& tokenizer = tokenizers.at(name);
+    const auto ids = golden.at("ids").get<std::vector<int32_t>>();
+    const auto decoded = golden.at("decoded").get<std::string>();
+    SCOPED_TRACE(line);
+    EXPECT_EQ(tokenizer.Decode(ids), decoded);
+    Detokenizer detokenizer(&tokenizer);
+    std::string streamed;
+    for (const int32_t id : ids) {
+      const std::string piece = detokenizer.Push(id);
+      EXPECT_EQ(ToUtf8(piece), piece);
+      streamed += piece;
+    }
+    EXPECT_EQ(streamed + detokenizer.Finish(), decoded);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 1000);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, TokenizerGoldenTest,
-                         testing::Values("gpt2", "llama3", "qwen2",
+                         testing::Values("gemma_style", "gpt2", "llama2",
+                                         "llama3", "qwen2", "roberta",
                                          "smollm2_style"),
                          [](const auto& name) { return name.param; });
 

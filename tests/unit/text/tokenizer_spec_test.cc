@@ -49,7 +49,7 @@ TEST(TokenizerSpecTest, ModelsThatCannotBeReadNameTheField) {
       {"model type a number", [](Json& j) { j["model"]["type"] = 3; },
        "model.type: 3"},
       {"byte fallback", [](Json& j) { j["model"]["byte_fallback"] = true; },
-       "model.byte_fallback"},
+       "pre_tokenizer.type: \"ByteLevel\" is not supported here"},
       {"byte fallback a string",
        [](Json& j) { j["model"]["byte_fallback"] = "no"; },
        "model.byte_fallback: is \"no\", not true or false"},
@@ -135,11 +135,11 @@ TEST(TokenizerSpecTest, MergesThatCannotBeReadNameTheEntry) {
        [&](Json& j) {
          merges(j)[0] = {"tt", "h"};
        },
-       "model.merges[0]: \"tt\" is not in model.vocab"},
+       "model.merges[0]: \"tt\" is not in the vocabulary"},
       {"unknown right", [&](Json& j) { merges(j)[0] = "t hh"; },
-       "model.merges[0]: \"hh\" is not in model.vocab"},
+       "model.merges[0]: \"hh\" is not in the vocabulary"},
       {"unknown result", [&](Json& j) { merges(j)[0] = "h t"; },
-       "model.merges[0]: \"ht\" is not in model.vocab"},
+       "model.merges[0]: \"ht\" is not in the vocabulary"},
       {"a special result",
        [](Json& j) {
          j["added_tokens"].push_back(
@@ -168,7 +168,7 @@ TEST(TokenizerSpecTest, AddedTokensThatCannotBeReadNameTheEntry) {
       {"id 2^31", [&](Json& j) { added(j)[1]["id"] = int64_t{1} << 31; },
        "added_tokens[1].id: is 2147483648"},
       {"id of a vocabulary entry", [&](Json& j) { added(j)[1]["id"] = 5; },
-       "added_tokens[1].id: is 5, which model.vocab or another added token"},
+       "added_tokens[1].id: is 5, which the vocabulary or another added token"},
       {"id of another", [&](Json& j) { added(j)[1]["id"] = 261; },
        "added_tokens[1].id: is 261"},
       {"id unlike the vocabulary's",
@@ -205,6 +205,42 @@ TEST(TokenizerSpecTest, PipelinesAreCheckedToo) {
        },
        "post_processor: id 300 is not that of a token"},
   });
+}
+
+TEST(TokenizerSpecTest, ByteFallbackNeedsAllBytesAndNoSpecialLetter) {
+  const auto vocab = [](Json& j) -> Json& { return j["model"]["vocab"]; };
+  const std::vector<BadFile> table = {
+      {"a byte lacks", [&](Json& j) { vocab(j).erase("<0x7A>"); },
+       "model.vocab: lacks <0x7A>, which byte_fallback needs"},
+      {"a special byte",
+       [&](Json& j) {
+         j["added_tokens"][0] = {
+             {"content", "<0x41>"}, {"id", 3 + 0x41}, {"special", true}};
+       },
+       "added_tokens: the special token \"<0x41>\" is also that of byte 65"},
+      {"a special letter",
+       [&](Json& j) {
+         j["added_tokens"][0] = {
+             {"content", "a"}, {"id", 263}, {"special", true}};
+       },
+       "added_tokens: the special token \"a\" is one character"},
+      {"a special merge",
+       [&](Json& j) {
+         j["added_tokens"][0] = {
+             {"content", "he"}, {"id", 265}, {"special", true}};
+       },
+       "model.merges[1]: makes the special token \"he\""},
+  };
+  for (const BadFile& bad : table) {
+    Json json = TinyFallbackTokenizerJson();
+    bad.spoil(json);
+    EXPECT_THAT(std::string(Tokenizer::Parse(json.dump()).status().message()),
+                HasSubstr(bad.message))
+        << bad.what;
+  }
+  Json json = TinyFallbackTokenizerJson();
+  vocab(json).erase("<0xFF>");  // not in UTF-8
+  EXPECT_TRUE(Tokenizer::Parse(json.dump()).ok());
 }
 
 TEST(TokenizerSpecTest, TextThatIsNoJsonIsRefused) {

@@ -139,6 +139,60 @@ TEST(TokenizerTest, DecodeOfEncodeIsTheText) {
   }
 }
 
+TEST(TokenizerTest, BytesOfAVocabularyThatLacksThemAreLeftOut) {
+  nlohmann::json json = TinyTokenizerJson();
+  json["model"]["vocab"].erase("-");
+  EXPECT_THAT(Make(json).Encode("-aa-"), ElementsAre(260));
+}
+
+TEST(TokenizerTest, CharactersWithoutATokenFallBackToTheirBytes) {
+  const Tokenizer tokenizer = Make(TinyFallbackTokenizerJson());
+  EXPECT_THAT(tokenizer.Encode(""), IsEmpty());
+  EXPECT_THAT(tokenizer.Encode("the a"), ElementsAre(266, 259, 263));
+  EXPECT_THAT(tokenizer.Encode("\u00E9<s>"),
+              ElementsAre(259, 3 + 0xC3, 3 + 0xA9, 3 + '<', 3 + 's', 3 + '>'));
+  EXPECT_TRUE(tokenizer.is_fallback_byte(3));
+  EXPECT_FALSE(tokenizer.is_fallback_byte(259));
+  EXPECT_FALSE(tokenizer.is_fallback_byte(-1));
+  EXPECT_EQ(tokenizer.TokenBytes(266), " the");
+}
+
+TEST(TokenizerTest, ASpaceIsAddedWhereTheTokenizerSaysSo) {
+  nlohmann::json json = TinyFallbackTokenizerJson();
+  json["added_tokens"].push_back(AddedToken("<u>", 267));
+  const std::vector<int32_t> with_space = {264, 267, 259, 263};
+  const std::vector<int32_t> first_only = {264, 267, 263};
+  const std::vector<int32_t> none = {260, 267, 263};
+
+  const Tokenizer prepend = Make(json);
+  EXPECT_EQ(prepend.Encode("t<u>a"), with_space);
+  EXPECT_EQ(prepend.Encode("t<u>a", TextPlace::kAfterToken), with_space);
+  EXPECT_EQ(prepend.Encode("t", TextPlace::kAfterText),
+            std::vector<int32_t>{260});
+  EXPECT_THAT(prepend.Encode(" t"), ElementsAre(259, 264));
+
+  json["normalizer"] = nullptr;
+  json["pre_tokenizer"] = {{"type", "Metaspace"},
+                           {"replacement", "\u2581"},
+                           {"prepend_scheme", "first"},
+                           {"split", false}};
+  const Tokenizer first = Make(json);
+  EXPECT_EQ(first.Encode("t<u>a"), first_only);
+  EXPECT_EQ(first.Encode(" t<u>a"), first_only);  // has its space
+  EXPECT_EQ(first.Encode("t<u>a", TextPlace::kAfterToken), none);
+  json["pre_tokenizer"]["prepend_scheme"] = "never";
+  EXPECT_EQ(Make(json).Encode("t<u>a"), none);
+  json["pre_tokenizer"]["prepend_scheme"] = "always";
+  EXPECT_EQ(Make(json).Encode("t<u>a"), with_space);
+}
+
+// Without pre-tokenization the whole text is one piece.
+TEST(TokenizerTest, AMebibyteOfOneLetterIsEncoded) {
+  const Tokenizer tokenizer = Make(TinyFallbackTokenizerJson());
+  EXPECT_EQ(tokenizer.Encode(std::string(1 << 20, 'a')).size(), (1 << 20) + 1);
+  EXPECT_EQ(tokenizer.Encode(std::string(1 << 20, ' ')).size(), (1 << 20) + 1);
+}
+
 TEST(TokenizerTest, LoadsTheDefaultModel) {
   const auto tokenizer =
       Tokenizer::Load(HEADCOUNT_SOURCE_DIR "/models/mailroom");
