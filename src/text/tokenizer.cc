@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "nlohmann/json.hpp"
 #include "text/alphabet.h"
@@ -13,6 +14,7 @@
 #include "text/byte_fallback.h"
 #include "text/byte_level.h"
 #include "text/detokenizer.h"
+#include "text/gguf_tokenizer.h"
 #include "text/normalizer.h"
 #include "text/pre_tokenizer.h"
 #include "text/token_finder.h"
@@ -156,15 +158,30 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/tokenizer.json");
-  const absl::StatusOr<nlohmann::json> json = ReadJsonFile(path);
+absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& path) {
+  const absl::StatusOr<std::optional<std::string>> gguf_path = FindGguf(path);
+  if (!gguf_path.ok()) return gguf_path.status();
+  if (gguf_path->has_value()) {
+    const absl::StatusOr<GgufFile> gguf = OpenGguf(**gguf_path);
+    if (!gguf.ok()) return gguf.status();
+    return Read(gguf->metadata, **gguf_path);
+  }
+  const std::string json_path = absl::StrCat(path, "/tokenizer.json");
+  const absl::StatusOr<nlohmann::json> json = ReadJsonFile(json_path);
   if (!json.ok()) return json.status();
   const absl::StatusOr<TokenizerSpec> spec = ReadTokenizerSpec(*json);
   if (!spec.ok()) {
     return absl::Status(spec.status().code(),
-                        absl::StrCat(path, ": ", spec.status().message()));
+                        absl::StrCat(json_path, ": ", spec.status().message()));
   }
+  return Tokenizer(std::make_unique<const Impl>(*spec));
+}
+
+absl::StatusOr<Tokenizer> Tokenizer::Read(const GgufMetadata& metadata,
+                                          const std::string& what) {
+  const absl::StatusOr<TokenizerSpec> spec =
+      ReadGgufTokenizerSpec(metadata, what);
+  if (!spec.ok()) return spec.status();
   return Tokenizer(std::make_unique<const Impl>(*spec));
 }
 

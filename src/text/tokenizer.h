@@ -1,6 +1,6 @@
 // Text to token ids and back: byte-level BPE, and SentencePiece's with byte
 // fallback, as Hugging Face `tokenizers` reads them from tokenizer.json; in
-// O(n log n) time whatever the text.
+// O(n log n) time whatever the text. The keys of GGUF files give the same.
 //
 //   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load("models/mailroom");
 //   std::vector<int32_t> ids = tokenizer->Encode("Hello");
@@ -20,14 +20,20 @@
 
 namespace headcount {
 
+class GgufMetadata;
+
 // Immutable after Load; thread-safe. Movable.
 class Tokenizer {
  public:
-  // Reads tokenizer.json of `directory`. InvalidArgument, naming the field,
-  // for what is malformed or not supported.
-  static absl::StatusOr<Tokenizer> Load(const std::string& directory);
+  // Reads the tokenizer of the model at `path`: a GGUF file, a directory with
+  // one, or a directory with tokenizer.json. InvalidArgument, naming the field,
+  // for what is malformed or not supported; NotFound for what is missing.
+  static absl::StatusOr<Tokenizer> Load(const std::string& path);
   // The same from the text of a tokenizer.json.
   static absl::StatusOr<Tokenizer> Parse(std::string_view json);
+  // The same from the keys of a GGUF file, which errors call `what`.
+  static absl::StatusOr<Tokenizer> Read(const GgufMetadata& metadata,
+                                        const std::string& what);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
