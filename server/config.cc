@@ -49,6 +49,9 @@ absl::Status FillFromFile(const std::string& path,
   return FillMessage(*tree, path, message);
 }
 
+// Weights in a file of their own, which is no YAML.
+bool IsGguf(const fs::path& path) { return path.extension() == ".gguf"; }
+
 // `path` as seen from the folder of the file that names it.
 std::string FromFileOf(const std::string& yaml_path, const std::string& path) {
   if (path.empty()) return path;
@@ -94,9 +97,10 @@ ModelSpec Overlay(ModelSpec base, const ModelSpec& over) {
 void SetDefaults(ModelSpec* spec) {
   if (spec->name().empty()) {
     // "models/x/" ends in an empty file name.
-    fs::path folder = fs::absolute(spec->source().path()).lexically_normal();
-    if (!folder.has_filename()) folder = folder.parent_path();
-    spec->set_name(folder.filename().string());
+    fs::path weights = fs::absolute(spec->source().path()).lexically_normal();
+    if (!weights.has_filename()) weights = weights.parent_path();
+    spec->set_name(
+        (IsGguf(weights) ? weights.stem() : weights.filename()).string());
   }
   if (spec->precision().empty()) spec->set_precision("fast");
   if (spec->kv_cache().dtype().empty()) {
@@ -115,8 +119,10 @@ absl::Status At(const std::string& where, const absl::Status& status) {
 absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where) {
   const std::string& folder = spec.source().path();
   if (folder.empty()) {
-    return At(where, absl::InvalidArgumentError(
-                         "source.path: missing; the folder of the weights"));
+    return At(where,
+              absl::InvalidArgumentError(
+                  "source.path: missing; the folder of the weights, or a .gguf "
+                  "file"));
   }
   const fs::path beside = fs::path(folder) / kModelFile;
   if (IsFile(beside)) {
@@ -173,9 +179,12 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
     named.mutable_source()->set_path(path);
   } else if (!IsFile(path)) {
     return absl::NotFoundError(absl::StrCat(
-        path, ": there is neither a folder of weights nor a YAML file"));
+        path,
+        ": there is neither a folder of weights nor a GGUF or YAML file"));
+  } else if (IsGguf(path)) {
+    named.mutable_source()->set_path(path);
   }
-  if (IsFile(file)) {
+  if (IsFile(file) && !IsGguf(file)) {
     absl::StatusOr<ModelSpec> read = ReadModelFile(file);
     if (!read.ok()) return read.status();
     named = *std::move(read);

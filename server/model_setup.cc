@@ -154,8 +154,8 @@ absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
   const ModelConfig& config = (*model)->config();
   if (tokenizer->vocab_size() > config.vocab) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "tokenizer.json has ids up to ", tokenizer->vocab_size() - 1,
-        ", but vocab_size of config.json is ", config.vocab));
+        "the tokenizer has ids up to ", tokenizer->vocab_size() - 1,
+        ", but the model has a vocabulary of ", config.vocab));
   }
   const absl::StatusOr<int32_t> max_context = MaxContext(spec, config);
   if (!max_context.ok()) return max_context.status();

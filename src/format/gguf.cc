@@ -133,7 +133,7 @@ absl::Status GgufParser::ReadHeader() {
     return Fail(file_.size(), " bytes are too few for a GGUF file");
   }
   if (*version != 2 && *version != 3) {
-    if ((*version & 0xffff) == 0) {
+    if (*version != 0 && (*version & 0xffff) == 0) {
       return Fail("is big-endian, which is not supported: convert the model ",
                   "for a little-endian machine");
     }

@@ -162,6 +162,12 @@ bool GgufMetadata::Has(std::string_view key) const {
   return values_.contains(key);
 }
 
+absl::Status GgufMetadata::Invalid(std::string_view key,
+                                   std::string_view message) const {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what_, ": key ", Quoted(key), ": ", std::string(message)));
+}
+
 absl::StatusOr<const GgufMetadata::Value*> GgufMetadata::Find(
     std::string_view key, const char* wanted, bool (*accepts)(Type),
     bool may_be_array) const {
@@ -203,8 +209,7 @@ absl::StatusOr<int64_t> GgufMetadata::IntAt(std::string_view key,
   const auto number = At<uint64_t>(value.bytes, i);
   const auto narrowed = CheckedCast<int64_t>(number);
   if (!narrowed) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        what_, ": key ", Quoted(key), ": ", number, " is too large"));
+    return Invalid(key, absl::StrCat(number, " is too large"));
   }
   return *narrowed;
 }

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "format/byte_reader.h"
@@ -36,6 +37,10 @@ class GgufMetadata {
                                            const std::string& what);
 
   bool Has(std::string_view key) const;
+
+  // What the file is called in errors, and an InvalidArgument about `key`.
+  const std::string& what() const { return what_; }
+  absl::Status Invalid(std::string_view key, std::string_view message) const;
 
   absl::StatusOr<int64_t> Int(std::string_view key) const;
   // A float or an integer.

@@ -21,7 +21,7 @@
 namespace headcount {
 
 struct ModelOptions {
-  std::string path;            // a Hugging Face directory
+  std::string path;            // a Hugging Face directory, or GGUF (FindGguf)
   HeadMask mask = {};          // joined with the mask file and config.json's
   std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;

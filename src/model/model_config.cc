@@ -6,26 +6,16 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "model/at_path.h"
+#include "model/gguf_config.h"
 #include "model/json_fields.h"
+#include "model/model_limits.h"
 #include "nlohmann/json.hpp"
 
 namespace headcount {
 namespace {
-
-// Far above any model that fits a machine, far below where products of two of
-// them overflow 63 bits.
-constexpr IntRange kLayers{1, 1024};
-constexpr IntRange kHidden{1, 1 << 16};
-constexpr IntRange kFfn{1, 1 << 20};
-constexpr IntRange kVocab{1, 1 << 22};
-constexpr IntRange kHeads{1, 1024};
-constexpr IntRange kHeadDim{2, 1024};
-constexpr IntRange kMaxContext{1, 1 << 24};
-constexpr NumberRange kEpsilon{0.0, 1.0};
-constexpr NumberRange kTheta{1.0, 1e12};
-constexpr NumberRange kFactor{0.0, 1e6};
 
 std::optional<RopeType> RopeTypeOf(const std::string& name) {
   if (name == "default") return RopeType::kDefault;
@@ -235,16 +225,23 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const nlohmann::json& json,
   return config;
 }
 
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& directory) {
-  const std::string path = absl::StrCat(directory, "/config.json");
-  absl::StatusOr<nlohmann::json> json = ReadJsonFile(path);
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& path) {
+  const absl::StatusOr<std::optional<std::string>> gguf = FindGguf(path);
+  if (!gguf.ok()) return gguf.status();
+  if (gguf->has_value()) {
+    const absl::StatusOr<GgufFile> opened = OpenGguf(**gguf);
+    if (!opened.ok()) return opened.status();
+    return ParseGgufConfig(*opened);
+  }
+  const std::string file = absl::StrCat(path, "/config.json");
+  absl::StatusOr<nlohmann::json> json = ReadJsonFile(file);
   if (!json.ok()) return json.status();
   absl::StatusOr<nlohmann::json> generation =
-      ReadJsonFile(absl::StrCat(directory, "/generation_config.json"));
+      ReadJsonFile(absl::StrCat(path, "/generation_config.json"));
   if (absl::IsNotFound(generation.status())) generation = nlohmann::json();
   if (!generation.ok()) return generation.status();
   absl::StatusOr<ModelConfig> config = ParseModelConfig(*json, *generation);
-  if (!config.ok()) return AtPath(path, config.status());
+  if (!config.ok()) return AtPath(file, config.status());
   return config;
 }
 

@@ -1,5 +1,6 @@
-// The hyperparameters of a model, validated: what config.json says, with one
-// spelling. Nothing else in the project reads config.json.
+// The hyperparameters of a model, validated: what config.json or the keys of a
+// GGUF file say, with one spelling. Nothing else in the project reads
+// config.json.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +33,13 @@ struct RopeConfig {
   double mscale = 0.0;
   double mscale_all_dim = 0.0;
   bool truncate = true;  // the ramp's ends to whole dimensions
+  // Each pair's frequency is divided by its own: rope_freqs.weight of GGUF,
+  // which is how a llama3 rule is stored there. Empty: by nothing.
+  std::vector<float> divisors;  // [head_dim / 2]
 };
+
+// Whose names the weights have (model/weight_names.h).
+enum class WeightNaming { kHuggingFace, kGguf };
 
 struct ModelConfig {
   std::string architecture;  // "llama"
@@ -51,6 +58,11 @@ struct ModelConfig {
   int32_t bos_id = -1;           // -1: none
   std::vector<int32_t> eos_ids;  // of generation_config.json, else config
   HeadMask pruned_heads;         // the old Hugging Face key
+  WeightNaming naming = WeightNaming::kHuggingFace;
+  // Rows of each head's query and key projection, and their biases, are in the
+  // order 0, D/2, 1, D/2 + 1, ...: pairs that are rotated together are
+  // neighbours, as llama.cpp's converter writes some architectures.
+  bool paired_rows = false;
 };
 
 // InvalidArgument naming the key and its value for what is missing, out of
@@ -59,7 +71,8 @@ struct ModelConfig {
 absl::StatusOr<ModelConfig> ParseModelConfig(const nlohmann::json& config,
                                              const nlohmann::json& generation);
 
-// Reads config.json and, if there, generation_config.json of `directory`.
-absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& directory);
+// Reads a GGUF file (FindGguf), else config.json and, if there,
+// generation_config.json of the directory `path`.
+absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& path);
 
 }  // namespace headcount

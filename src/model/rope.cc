@@ -91,6 +91,9 @@ Rope MakeRope(const RopeConfig& config, int head_dim) {
         break;
       }
     }
+    if (!config.divisors.empty()) {
+      frequency /= config.divisors[static_cast<size_t>(pair)];
+    }
     rope.inverse_frequency.push_back(static_cast<float>(frequency));
   }
   if (yarn) rope.scale = static_cast<float>(YarnScale(config));

@@ -12,7 +12,8 @@ namespace headcount {
 //   linear   divided by the factor (Chen et al. 2023, arXiv:2306.15595)
 //   llama3   long wavelengths divided, short ones kept, a ramp between
 //   yarn     "NTK by parts" (Peng et al. 2023, arXiv:2309.00071)
-// Computed in double precision, rounded once.
+// and divided by `config.divisors`, as llama.cpp does. Computed in double
+// precision, rounded once.
 Rope MakeRope(const RopeConfig& config, int head_dim);
 
 }  // namespace headcount

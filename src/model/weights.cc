@@ -6,15 +6,29 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "model/weight_names.h"
 
 namespace headcount {
 namespace {
 
-// Neighbouring rows or columns of a tensor.
+// Rows or columns of a tensor, `step` apart.
 struct Run {
   int64_t first = 0;
   int64_t count = 0;
+  int64_t step = 1;
 };
+
+// The rows of `heads`, whose pairs lie together: of each head the even ones,
+// which are its first half, then the odd ones (ModelConfig::paired_rows).
+std::vector<Run> PairedRunsOf(absl::Span<const int> heads, int head_dim) {
+  std::vector<Run> runs;
+  for (int head : heads) {
+    const int64_t first = int64_t{head} * head_dim;
+    runs.push_back({first, head_dim / 2, 2});
+    runs.push_back({first + 1, head_dim / 2, 2});
+  }
+  return runs;
+}
 
 // The rows of `heads`, which rise, joined where heads are neighbours.
 std::vector<Run> RunsOf(absl::Span<const int> heads, int head_dim) {
@@ -30,6 +44,9 @@ std::vector<Run> RunsOf(absl::Span<const int> heads, int head_dim) {
   return runs;
 }
 
+constexpr char kWeight[] = ".weight";
+constexpr char kBias[] = ".bias";
+
 // A tensor and the kept runs of its first dimension.
 struct KeptRows {
   const TensorView* tensor = nullptr;
@@ -43,6 +60,7 @@ class WeightLoader {
                const Checkpoint& checkpoint, Precision precision,
                Backend* backend)
       : config_(config),
+        names_(WeightNamesOf(config.naming)),
         layout_(layout),
         checkpoint_(checkpoint),
         precision_(precision),
@@ -55,10 +73,17 @@ class WeightLoader {
   void LoadAttention(const LayerHeads& heads, LayerWeights* weights);
   void LoadFeedForward(LayerWeights* weights);
 
-  // The tensor of that name (after prefix_), all of it. Null after an error.
-  KeptRows Tensor(const char* name, const std::vector<int64_t>& shape);
+  // The weight or bias of that name (after prefix_), all of it. Null after an
+  // error.
+  KeptRows Weight(const char* name, const std::vector<int64_t>& shape) {
+    return Kept(name, kWeight, shape, {{0, shape[0]}});
+  }
+  KeptRows Bias(const char* name, int64_t size) {
+    return Kept(name, kBias, {size}, {{0, size}});
+  }
   // The same, but only `runs` of its rows; all of it counts as in the file.
-  KeptRows Kept(const char* name, const std::vector<int64_t>& shape,
+  KeptRows Kept(const char* name, const char* suffix,
+                const std::vector<int64_t>& shape,
                 const std::vector<Run>& runs);
 
   // Null after an error.
@@ -70,6 +95,7 @@ class WeightLoader {
   std::unique_ptr<Buffer> Vector(const std::vector<KeptRows>& parts);
 
   const ModelConfig& config_;
+  const WeightNames& names_;
   const HeadLayout& layout_;
   const Checkpoint& checkpoint_;
   const Precision precision_;
@@ -84,19 +110,18 @@ class WeightLoader {
 
 absl::StatusOr<Weights> WeightLoader::Load() {
   const std::vector<int64_t> vocab_by_hidden = {config_.vocab, config_.hidden};
-  weights_.embedding =
-      Rows({Tensor("model.embed_tokens.weight", vocab_by_hidden)});
+  weights_.embedding = Rows({Weight(names_.embedding, vocab_by_hidden)});
   for (size_t layer = 0; layer < layout_.layers().size(); ++layer) {
     LayerWeights& weights = weights_.layers.emplace_back();
-    prefix_ = absl::StrCat("model.layers.", layer, ".");
+    prefix_ = absl::StrCat(names_.layers, layer, ".");
     LoadAttention(layout_.layers()[layer], &weights);
     LoadFeedForward(&weights);
     if (!status_.ok()) return status_;
   }
   prefix_.clear();
-  weights_.final_norm = Vector({Tensor("model.norm.weight", {config_.hidden})});
+  weights_.final_norm = Vector({Weight(names_.final_norm, {config_.hidden})});
   if (!config_.tied_output) {
-    weights_.output = Rows({Tensor("lm_head.weight", vocab_by_hidden)});
+    weights_.output = Rows({Weight(names_.output, vocab_by_hidden)});
   }
   if (!status_.ok()) return status_;
   weights_.pruned_bytes = file_bytes_ - read_bytes_;
@@ -113,14 +138,18 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
   for (const KvHead& head : heads.kv_heads) kv_heads.push_back(head.index);
   const std::vector<Run> q_runs = RunsOf(heads.query_heads, layout_.head_dim());
   const std::vector<Run> kv_runs = RunsOf(kv_heads, layout_.head_dim());
+  const auto rotated_runs = config_.paired_rows ? PairedRunsOf : RunsOf;
+  const std::vector<Run> q_rows =
+      rotated_runs(heads.query_heads, layout_.head_dim());
+  const std::vector<Run> k_rows = rotated_runs(kv_heads, layout_.head_dim());
 
   // All are checked, and counted as pruned, even if nothing of them is kept.
-  const KeptRows norm = Tensor("input_layernorm.weight", {hidden});
+  const KeptRows norm = Weight(names_.attention_norm, {hidden});
   const std::vector<KeptRows> qkv = {
-      Kept("self_attn.q_proj.weight", {q, hidden}, q_runs),
-      Kept("self_attn.k_proj.weight", {kv, hidden}, kv_runs),
-      Kept("self_attn.v_proj.weight", {kv, hidden}, kv_runs)};
-  const KeptRows out = Tensor("self_attn.o_proj.weight", {hidden, q});
+      Kept(names_.query, kWeight, {q, hidden}, q_rows),
+      Kept(names_.key, kWeight, {kv, hidden}, k_rows),
+      Kept(names_.value, kWeight, {kv, hidden}, kv_runs)};
+  const KeptRows out = Weight(names_.attention_out, {hidden, q});
   if (heads.has_attention()) {
     weights->attention_norm = Vector({norm});
     weights->qkv = Rows(qkv);
@@ -128,10 +157,10 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
   }
   if (!config_.attention_bias) return;
   const std::vector<KeptRows> qkv_bias = {
-      Kept("self_attn.q_proj.bias", {q}, q_runs),
-      Kept("self_attn.k_proj.bias", {kv}, kv_runs),
-      Kept("self_attn.v_proj.bias", {kv}, kv_runs)};
-  const KeptRows out_bias = Tensor("self_attn.o_proj.bias", {hidden});
+      Kept(names_.query, kBias, {q}, q_rows),
+      Kept(names_.key, kBias, {kv}, k_rows),
+      Kept(names_.value, kBias, {kv}, kv_runs)};
+  const KeptRows out_bias = Bias(names_.attention_out, hidden);
   if (heads.has_attention()) {
     weights->qkv_bias = Vector(qkv_bias);
     weights->attention_out_bias = Vector({out_bias});
@@ -143,40 +172,45 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
 void WeightLoader::LoadFeedForward(LayerWeights* weights) {
   const int64_t hidden = config_.hidden;
   const int64_t ffn = config_.ffn;
-  weights->ffn_norm =
-      Vector({Tensor("post_attention_layernorm.weight", {hidden})});
-  weights->gate_up = Rows({Tensor("mlp.gate_proj.weight", {ffn, hidden}),
-                           Tensor("mlp.up_proj.weight", {ffn, hidden})});
-  weights->down = Rows({Tensor("mlp.down_proj.weight", {hidden, ffn})});
+  weights->ffn_norm = Vector({Weight(names_.ffn_norm, {hidden})});
+  weights->gate_up = Rows(
+      {Weight(names_.gate, {ffn, hidden}), Weight(names_.up, {ffn, hidden})});
+  weights->down = Rows({Weight(names_.down, {hidden, ffn})});
   if (!config_.mlp_bias) return;
-  weights->gate_up_bias = Vector(
-      {Tensor("mlp.gate_proj.bias", {ffn}), Tensor("mlp.up_proj.bias", {ffn})});
-  weights->down_bias = Vector({Tensor("mlp.down_proj.bias", {hidden})});
+  weights->gate_up_bias =
+      Vector({Bias(names_.gate, ffn), Bias(names_.up, ffn)});
+  weights->down_bias = Vector({Bias(names_.down, hidden)});
 }
 
-KeptRows WeightLoader::Tensor(const char* name,
-                              const std::vector<int64_t>& shape) {
-  return Kept(name, shape, {{0, shape[0]}});
-}
-
-KeptRows WeightLoader::Kept(const char* name, const std::vector<int64_t>& shape,
+KeptRows WeightLoader::Kept(const char* name, const char* suffix,
+                            const std::vector<int64_t>& shape,
                             const std::vector<Run>& runs) {
   if (!status_.ok()) return {};
-  const std::string full_name = prefix_ + name;
+  const std::string full_name = absl::StrCat(prefix_, name, suffix);
   const TensorView* tensor = checkpoint_.Find(full_name);
   if (tensor == nullptr) {
+    const auto unread = checkpoint_.unread().find(full_name);
     status_ = absl::InvalidArgumentError(
-        absl::StrCat("tensor ", full_name,
-                     " is missing; config.json implies "
-                     "one of shape [",
-                     absl::StrJoin(shape, ", "), "]"));
+        unread == checkpoint_.unread().end()
+            ? absl::StrCat("tensor ", full_name, " is missing; ", names_.config,
+                           " one of shape [", absl::StrJoin(shape, ", "), "]")
+            : absl::StrCat("tensor ", full_name, " is stored as ",
+                           std::string(unread->second.type_name),
+                           ", which is not supported"));
     return {};
   }
   if (tensor->shape != shape) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(
-        "tensor ", full_name, " has shape [",
-        absl::StrJoin(tensor->shape, ", "), "], but config.json implies [",
-        absl::StrJoin(shape, ", "), "]"));
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat("tensor ", full_name, " has shape [",
+                     absl::StrJoin(tensor->shape, ", "), "], but ",
+                     names_.config, " [", absl::StrJoin(shape, ", "), "]"));
+    return {};
+  }
+  if (shape.size() == 1 && IsQuantized(tensor->dtype)) {
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat("tensor ", full_name, " is stored as ",
+                     std::string(ElementTypeName(tensor->dtype)),
+                     ", but a vector has to be F32, F16 or BF16"));
     return {};
   }
   file_bytes_ += static_cast<int64_t>(tensor->data.size());
@@ -195,7 +229,7 @@ std::unique_ptr<Matrix> WeightLoader::Rows(const std::vector<KeptRows>& parts) {
           {.data = tensor.data.data() +
                    ElementBytes(tensor.dtype, run.first * source.cols),
            .dtype = tensor.dtype,
-           .stride = source.cols,
+           .stride = source.cols * run.step,
            .row = source.rows,
            .rows = run.count,
            .cols = source.cols});
@@ -262,9 +296,10 @@ std::unique_ptr<Buffer> WeightLoader::Vector(
   for (const KeptRows& part : parts) {
     for (const Run& run : part.runs) {
       const TensorView& tensor = *part.tensor;
-      values.resize(values.size() + static_cast<size_t>(run.count));
-      Dequantize(tensor.dtype, tensor.data.data(), run.first, run.count,
-                 values.data() + values.size() - run.count);
+      for (int64_t i = 0; i < run.count; ++i) {
+        Dequantize(tensor.dtype, tensor.data.data(), run.first + i * run.step,
+                   1, &values.emplace_back());
+      }
       read_bytes_ += ElementBytes(tensor.dtype, run.count);
     }
   }

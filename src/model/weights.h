@@ -43,10 +43,9 @@ struct Weights {
   int64_t pruned_bytes = 0;    // of the file, left out by the layout
 };
 
-// Hugging Face names (model.layers.0.self_attn.q_proj.weight ...). Every tensor
-// that `config` implies must be there with its shape, pruned or not, and an
-// error names the tensor; others are ignored. Rows and columns of pruned heads
-// are never read.
+// Names are those of weight_names.h. Every tensor that `config` implies must be
+// there with its shape, pruned or not, and an error names the tensor; others
+// are ignored. Rows and columns of pruned heads are never read.
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const HeadLayout& layout,
                                     const Checkpoint& checkpoint,

@@ -53,6 +53,12 @@ GoldenCase CaseOf(const json& from) {
   return to;
 }
 
+std::string GoldenDirectory() {
+  const char* directory = std::getenv("HEADCOUNT_GOLDEN_DIR");
+  return directory != nullptr ? directory
+                              : HEADCOUNT_SOURCE_DIR "/tests/data/golden";
+}
+
 // Adds the model if one of `files` is there, plain or compressed.
 void AddModel(const std::string& name, const std::string& path,
               std::initializer_list<std::string> files,
@@ -77,10 +83,7 @@ void AddModel(const std::string& name, const std::string& path,
 
 std::vector<GoldenModel> ReadGoldenModels() {
   const std::string source = HEADCOUNT_SOURCE_DIR;
-  const char* override_directory = std::getenv("HEADCOUNT_GOLDEN_DIR");
-  const std::string directory = override_directory != nullptr
-                                    ? override_directory
-                                    : source + "/tests/data/golden";
+  const std::string directory = GoldenDirectory();
   std::vector<GoldenModel> models;
   std::set<std::string> tiny;
   if (std::filesystem::exists(directory + "/tiny")) {
@@ -102,6 +105,18 @@ std::vector<GoldenModel> ReadGoldenModels() {
            &models);
   CHECK(!models.empty()) << "no golden values in " << directory;
   return models;
+}
+
+GoldenModel ReadSmolLm2Golden() {
+  const std::string directory = GoldenDirectory();
+  std::vector<GoldenModel> models;
+  AddModel("smollm2-135m", "",
+           {directory + "/smollm2-135m/logits.json",
+            directory + "/smollm2-135m/logits.json.gz",
+            directory + "/smollm2_135m_logits.json.gz"},
+           &models);
+  CHECK(!models.empty()) << "no golden values in " << directory;
+  return models.front();
 }
 
 }  // namespace headcount

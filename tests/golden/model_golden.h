@@ -3,6 +3,7 @@
 //
 //   <directory>/tiny/<name>/    config.json, weights, expected.json[.gz]
 //   <directory>/mailroom/logits.json[.gz]  (or mailroom_logits.json.gz)
+//   <directory>/smollm2-135m/logits.json[.gz]  (or smollm2_135m_logits.json.gz)
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,7 @@ struct GoldenCase {
 
 struct GoldenModel {
   std::string name;
-  std::string path;  // of the model
+  std::string path;  // of the model; empty: it is not part of the project
   std::map<std::string, HeadMask> masks;
   std::vector<GoldenCase> cases;
 };
@@ -46,5 +47,8 @@ struct GoldenModel {
 // Of $HEADCOUNT_GOLDEN_DIR, or else of tests/data/golden. Aborts if there are
 // none: a test without its data has nothing to say.
 std::vector<GoldenModel> ReadGoldenModels();
+
+// The same of SmolLM2-135M-Instruct in its Q4_1 GGUF file, dequantised.
+GoldenModel ReadSmolLm2Golden();
 
 }  // namespace headcount

@@ -176,6 +176,25 @@ TEST(ReadModelSpec, OfAFolderWithoutAFileIsTheDefault) {
   EXPECT_FALSE(spec->has_classify());
 }
 
+TEST(ReadModelSpec, OfAGgufFileIsNamedAfterIt) {
+  const TemporaryFolder folder;
+  const std::string path =
+      folder.Write("some/SmolLM2-135M-Instruct.Q4_1.gguf", "GGUF");
+  folder.Write("some/headcount.yaml", "name: of_the_folder\n");
+  const std::string file = folder.Write(
+      "server.yaml",
+      "models: [{source: {path: some/SmolLM2-135M-Instruct.Q4_1.gguf}}]");
+  const absl::StatusOr<ServerConfig> config = ReadServerConfig(file);
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->models_size(), 1);
+  const absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  for (const ModelSpec& found : {config->models(0), *spec}) {
+    EXPECT_EQ(found.name(), "SmolLM2-135M-Instruct.Q4_1");
+    EXPECT_EQ(found.source().path(), path);
+  }
+}
+
 TEST(ReadModelSpec, TakesTheFileBesideTheWeights) {
   const absl::StatusOr<ModelSpec> spec =
       ReadModelSpec(HEADCOUNT_SOURCE_DIR "/models/mailroom");
