@@ -12,8 +12,8 @@ build_packages=(
 )
 test_packages=(
   clang clang-format clang-tidy libbenchmark-dev libclang-rt-dev libgmock-dev
-  libgtest-dev llvm prometheus python3 python3-grpcio python3-protobuf
-  python3-yaml shellcheck
+  libgtest-dev llvm prometheus python3 python3-grpcio python3-pip
+  python3-protobuf python3-yaml shellcheck
 )
 
 group=${1:-build}
