@@ -6,10 +6,12 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "format/gguf.h"
 #include "format/json.h"
 #include "format/safetensors.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/unit/format/gguf_writer.h"
 #include "tests/unit/format/safetensors_writer.h"
 
 namespace {
@@ -61,6 +63,46 @@ TEST(AllocationTest, ALongShapeOrDeepNestingCostsLittleMoreThanItsText) {
   const int64_t before = allocated_bytes;
   EXPECT_FALSE(ParseJson(brackets, "text").ok());
   EXPECT_LT(allocated_bytes - before, 64 << 10);
+}
+
+// The header, `keys` and `infos` of a GGUF file that does not go on.
+int64_t AllocatedByGguf(uint64_t num_tensors, uint64_t num_keys,
+                        const std::string& rest) {
+  const std::string file = GgufHeader(3, num_tensors, num_keys) + rest;
+  const auto* bytes = reinterpret_cast<const std::byte*>(file.data());
+  const int64_t before = allocated_bytes;
+  EXPECT_FALSE(ParseGguf({bytes, file.size()}, "file").ok());
+  return allocated_bytes - before;
+}
+
+TEST(AllocationTest, ALieInAGgufFileCostsLittle) {
+  constexpr int64_t kLittle = 16 << 10;
+  for (uint64_t count :
+       {uint64_t{65'536}, uint64_t{1} << 31, uint64_t{1} << 61, UINT64_MAX}) {
+    EXPECT_LT(AllocatedByGguf(count, 0, ""), kLittle);
+    EXPECT_LT(AllocatedByGguf(0, count, ""), kLittle);
+    EXPECT_LT(AllocatedByGguf(0, 1, Bytes(count) + "k"), kLittle);
+    EXPECT_LT(AllocatedByGguf(0, 1, GgufKey("k", kGgufString, Bytes(count))),
+              kLittle);
+    for (const uint32_t type : {kGgufUint8, kGgufString, kGgufFloat64}) {
+      EXPECT_LT(AllocatedByGguf(0, 1, GgufArrayKey("k", type, count, "")),
+                kLittle);
+    }
+    EXPECT_LT(AllocatedByGguf(1, 0, GgufTensor("t", {count, 1}, 0, 0)),
+              kLittle);
+    EXPECT_LT(AllocatedByGguf(1, 0, GgufTensor("t", {1}, 0, count)), kLittle);
+  }
+}
+
+TEST(AllocationTest, AVocabularyIsNotCopied) {
+  std::string tokens;
+  for (int i = 0; i < 50'000; ++i) {
+    tokens += GgufText("a token of some length");
+  }
+  EXPECT_LT(AllocatedByGguf(0, 2,
+                            GgufArrayKey("tokenizer.ggml.tokens", kGgufString,
+                                         50'000, tokens)),
+            16 << 10);
 }
 
 TEST(AllocationTest, MetadataIsNotKept) {
