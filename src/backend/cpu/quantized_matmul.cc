@@ -139,44 +139,48 @@ struct BlockSums {
   VI32 sum[C][R][SumsHalves(kBits) ? 2 : 1];
 };
 
-// One step: the bytes of C vectors, kQuantizedStepBytes of the panel.
+// One step: the bytes of C vectors, kQuantizedStepBytes of the panel. One row
+// takes one vector after the other, which leaves the most registers for sums.
 template <int kBits, int R, int C>
 HWY_INLINE void AddStep(const std::byte* w, const ActivationBlock* x,
                         int64_t x_stride, int step,
                         BlockSums<kBits, R, C>* sums) {
+  constexpr int kTogether = R == 1 ? 1 : C;
   const U32 du;
   const VU32 mask = hn::Set(du, 0x0F0F0F0Fu);
-  VU32 low[C];
-  VU32 high[C];
+  const auto* from =
+      reinterpret_cast<const uint32_t*>(w + step * kQuantizedStepBytes);
 #pragma GCC unroll 16
-  for (int c = 0; c < C; ++c) {
-    const auto* from =
-        reinterpret_cast<const uint32_t*>(w + step * kQuantizedStepBytes) +
-        c * kStep;
-    low[c] = hn::LoadU(du, from);
-    if constexpr (kBits == 4 || SumsHalves(kBits)) {
-      high[c] = hn::And(hn::ShiftRight<4>(low[c]), mask);
-      low[c] = hn::And(low[c], mask);
-    }
-  }
+  for (int vector = 0; vector < C; vector += kTogether) {
+    VU32 low[kTogether];
+    VU32 high[kTogether];
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    const int8_t* q = x[r * x_stride].q + (kBits == 4 ? 8 : 4) * step;
-    const VI32 first = FourBytes(q);
-#pragma GCC unroll 16
-    for (int c = 0; c < C; ++c) {
-      VI32* sum = sums->sum[c][r];
-      sum[0] = AddProducts(sum[0], low[c], first);
-      if constexpr (SumsHalves(kBits)) {
-        sum[1] = AddProducts(sum[1], high[c], first);
+    for (int c = 0; c < kTogether; ++c) {
+      low[c] = hn::LoadU(du, from + (vector + c) * kStep);
+      if constexpr (kBits == 4 || SumsHalves(kBits)) {
+        high[c] = hn::And(hn::ShiftRight<4>(low[c]), mask);
+        low[c] = hn::And(low[c], mask);
       }
     }
-    if constexpr (kBits == 4) {
-      const VI32 second = FourBytes(q + 4);
 #pragma GCC unroll 16
-      for (int c = 0; c < C; ++c) {
-        VI32* sum = sums->sum[c][r];
-        sum[0] = AddProducts(sum[0], high[c], second);
+    for (int r = 0; r < R; ++r) {
+      const int8_t* q = x[r * x_stride].q + (kBits == 4 ? 8 : 4) * step;
+      const VI32 first = FourBytes(q);
+#pragma GCC unroll 16
+      for (int c = 0; c < kTogether; ++c) {
+        VI32* sum = sums->sum[vector + c][r];
+        sum[0] = AddProducts(sum[0], low[c], first);
+        if constexpr (SumsHalves(kBits)) {
+          sum[1] = AddProducts(sum[1], high[c], first);
+        }
+      }
+      if constexpr (kBits == 4) {
+        const VI32 second = FourBytes(q + 4);
+#pragma GCC unroll 16
+        for (int c = 0; c < kTogether; ++c) {
+          VI32* sum = sums->sum[vector + c][r];
+          sum[0] = AddProducts(sum[0], high[c], second);
+        }
       }
     }
   }
@@ -192,21 +196,39 @@ HWY_INLINE VF32 Dot(const VI32* sum, const ActivationBlock& x) {
   return hn::ConvertTo(F32(), total);
 }
 
+// Adds the products of one block, scaled, to the tile's float sums.
+template <int kBits, int R, int C>
+HWY_INLINE void AddBlock(const BlockSums<kBits, R, C>& sums,
+                         const hwy::float16_t* HWY_RESTRICT halves,
+                         const ActivationBlock* HWY_RESTRICT x,
+                         int64_t x_stride, float* HWY_RESTRICT to) {
+  const F32 d;
+#pragma GCC unroll 16
+  for (int c = 0; c < C; ++c) {
+    const VF32 scale = LoadFloats(d, halves + c * kStep);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const ActivationBlock& row = x[r * x_stride];
+      VF32 total = hn::Load(d, to);
+      if constexpr (kBits == 4) {
+        const VF32 min = LoadFloats(d, halves + kQuantizedRows + c * kStep);
+        total = FusedMulAdd(min, hn::Set(d, row.scaled_sum), total);
+      }
+      total = FusedMulAdd(Dot<kBits, R, C>(sums.sum[c][r], row),
+                          hn::Mul(scale, hn::Set(d, row.scale)), total);
+      hn::Store(total, d, to);
+      to += kStep;
+    }
+  }
+}
+
 // Adds the products of the tile's blocks to its sums. GCC keeps an array in
 // registers only where the loops over it are unrolled early.
 template <int kBits, int R, int C>
 HWY_NOINLINE void ComputeTile(const Tile& tile) {
-  const F32 d;
-  VF32 total[C][R];
-#pragma GCC unroll 16
-  for (int c = 0; c < C; ++c) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      total[c][r] = hn::Load(d, tile.sums + (c * R + r) * kStep);
-    }
-  }
   const std::byte* w = tile.w;
   const ActivationBlock* HWY_RESTRICT x = tile.x;
+  float* HWY_RESTRICT to = tile.sums;
   const int64_t x_stride = tile.x_stride;
   for (int64_t b = 0; b < tile.blocks; ++b) {
     BlockSums<kBits, R, C> sums;
@@ -219,7 +241,7 @@ HWY_NOINLINE void ComputeTile(const Tile& tile) {
     }
     const std::byte* bytes =
         w + QuantizedHeaderBytes(kBits) + tile.vector * kStep * 4;
-#pragma GCC unroll 16
+#pragma GCC unroll 8
     for (int step = 0; step < kBits; ++step) {
       hwy::Prefetch(bytes + step * kQuantizedStepBytes + kPrefetchBytes);
       if (C * kStep * 4 > 64) {
@@ -227,33 +249,11 @@ HWY_NOINLINE void ComputeTile(const Tile& tile) {
       }
       AddStep<kBits, R, C>(bytes, x, x_stride, step, &sums);
     }
-    const auto* halves =
-        reinterpret_cast<const hwy::float16_t*>(w) + tile.vector * kStep;
-#pragma GCC unroll 16
-    for (int c = 0; c < C; ++c) {
-      const VF32 scale = LoadFloats(d, halves + c * kStep);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const ActivationBlock& row = x[r * x_stride];
-        if constexpr (kBits == 4) {
-          const VF32 min = LoadFloats(d, halves + kQuantizedRows + c * kStep);
-          total[c][r] =
-              FusedMulAdd(min, hn::Set(d, row.scaled_sum), total[c][r]);
-        }
-        total[c][r] =
-            FusedMulAdd(Dot<kBits, R, C>(sums.sum[c][r], row),
-                        hn::Mul(scale, hn::Set(d, row.scale)), total[c][r]);
-      }
-    }
+    AddBlock<kBits, R, C>(
+        sums, reinterpret_cast<const hwy::float16_t*>(w) + tile.vector * kStep,
+        x, x_stride, to);
     w += QuantizedBlockBytes(kBits);
     ++x;
-  }
-#pragma GCC unroll 16
-  for (int c = 0; c < C; ++c) {
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      hn::Store(total[c][r], d, tile.sums + (c * R + r) * kStep);
-    }
   }
 }
 
