@@ -17,6 +17,7 @@ struct StepSequence {
   int32_t num_rows = 0;   // new tokens; row i stands at position past + i
   int32_t past = 0;       // tokens already in its pages
   std::vector<int64_t> block_begin;  // [group], in StepInputs::block_offsets
+  int64_t gates_begin = -1;          // in StepInputs::head_gates; -1: no gates
 };
 
 // Query rows [first_row, first_row + num_rows) of the step x the query heads of

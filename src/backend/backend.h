@@ -70,6 +70,8 @@ struct StepInputs {
   // at sequences[s].block_begin[g].
   absl::Span<const int64_t> block_offsets;
   absl::Span<const AttentionPlan> plans;  // [layer class]
+  // Of sequences that have gates: one for each kept query head, by layer.
+  absl::Span<const float> head_gates = {};
 };
 
 // The projection of one layer, [rows, (q + k + v heads) * head_dim]: kept
@@ -79,6 +81,7 @@ struct AttentionLayer {
   absl::Span<const KvGeometry> geometries;  // [group]
   int layer = 0;
   int layer_class = 0;
+  int64_t query_heads_below = 0;  // kept in the layers before
   int head_dim = 0;
 };
 
@@ -124,6 +127,10 @@ class Backend {
   // by 1/sqrt(head_dim). out: [rows, query heads * head_dim].
   virtual void Attention(const AttentionLayer& layer, const float* qkv,
                          const void* arena, float* out) = 0;
+
+  // context[r, slot] *= the gate of that query head, in the rows of sequences
+  // that have gates. context: as Attention's out.
+  virtual void GateHeads(const AttentionLayer& layer, float* context) = 0;
 
   // out[r, i] = silu(x[r, i]) * x[r, width + i] (Shazeer 2020,
   // arXiv:2002.05202). x: [rows, 2 * width]; out: [rows, width].

@@ -42,38 +42,79 @@ void ReportTop(absl::Span<const float> logits, int count, double log_sum,
   }
 }
 
-// The highest logit that is not banned, the lowest id among equals; -1 when
-// there is none.
-int32_t Greedy(absl::Span<const float> logits,
-               absl::Span<const int32_t> banned) {
+// Index of `token` in `logits`.
+size_t IndexOf(int32_t token, absl::Span<const float> logits) {
+  CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
+      << "token " << token << " of " << logits.size();
+  return static_cast<size_t>(token);
+}
+
+void ApplyPenalties(const SampleRow& row, absl::Span<float> logits) {
+  for (const TokenUse& use : row.uses) {
+    float& logit = logits[IndexOf(use.token, logits)];
+    logit = logit > 0 ? logit / row.repetition_penalty
+                      : logit * row.repetition_penalty;
+    if (use.generated == 0) continue;
+    logit -= row.frequency_penalty * static_cast<float>(use.generated);
+    logit -= row.presence_penalty;
+  }
+}
+
+// Takes out all but `allowed`, which is by rising id.
+void KeepAllowed(absl::Span<const int32_t> allowed, absl::Span<float> logits) {
+  size_t next = 0;
+  for (const int32_t token : allowed) {
+    const size_t index = IndexOf(token, logits);
+    CHECK(index >= next) << "allowed token " << token << " out of order";
+    std::fill(logits.begin() + next, logits.begin() + index, -kInfinity);
+    next = index + 1;
+  }
+  std::fill(logits.begin() + next, logits.end(), -kInfinity);
+}
+
+// The logits to draw from: the model's own, or a copy that `row` has changed.
+absl::Span<const float> Adjusted(absl::Span<const float> logits,
+                                 const SampleRow& row,
+                                 std::vector<float>* copy) {
+  if (row.uses.empty() && row.biases.empty() && row.allowed.empty() &&
+      row.banned.empty()) {
+    return logits;
+  }
+  copy->assign(logits.begin(), logits.end());
+  const absl::Span<float> adjusted = absl::MakeSpan(*copy);
+  ApplyPenalties(row, adjusted);
+  for (const TokenBias& bias : row.biases) {
+    adjusted[IndexOf(bias.token, adjusted)] += bias.bias;
+  }
+  if (!row.allowed.empty()) KeepAllowed(row.allowed, adjusted);
+  for (const int32_t token : row.banned) {
+    adjusted[IndexOf(token, adjusted)] = -kInfinity;
+  }
+  return adjusted;
+}
+
+// The highest logit, the lowest id among equals; -1 when all are taken out.
+int32_t Greedy(absl::Span<const float> logits) {
   float best = -kInfinity;
   int32_t token = -1;
   for (size_t i = 0; i < logits.size(); ++i) {
     if (logits[i] <= best) continue;
-    const auto id = static_cast<int32_t>(i);
-    if (std::find(banned.begin(), banned.end(), id) != banned.end()) continue;
     best = logits[i];
-    token = id;
+    token = static_cast<int32_t>(i);
   }
   return token;
 }
 
-// The tokens that may be drawn: finite and not banned, by rising id.
+// The tokens that may be drawn, by rising id.
 void ListCandidates(absl::Span<const float> logits,
-                    absl::Span<const int32_t> banned,
                     std::vector<TokenLogprob>* candidates) {
   candidates->resize(logits.size());
+  size_t count = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    (*candidates)[i] = {static_cast<int32_t>(i), logits[i]};
+    (*candidates)[count] = {static_cast<int32_t>(i), logits[i]};
+    count += logits[i] == -kInfinity ? 0 : 1;
   }
-  for (const int32_t token : banned) {
-    CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
-        << "banned token " << token;
-    (*candidates)[static_cast<size_t>(token)].logprob = -kInfinity;
-  }
-  std::erase_if(*candidates, [](const TokenLogprob& entry) {
-    return entry.logprob == -kInfinity;
-  });
+  candidates->resize(count);
 }
 
 // Turns logits into unnormalised probabilities, 1 for the highest.
@@ -154,11 +195,11 @@ int32_t DrawByWeight(float uniform,
   return token;
 }
 
-// Applies the filters of `row` and draws; -1 when no token may be drawn.
+// Filters the adjusted logits and draws; -1 when no token may be drawn.
 int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
              std::vector<TokenLogprob>* candidates) {
-  if (row.temperature <= 0) return Greedy(logits, row.banned);
-  ListCandidates(logits, row.banned, candidates);
+  if (row.temperature <= 0) return Greedy(logits);
+  ListCandidates(logits, candidates);
   if (candidates->empty()) return -1;
   if (row.top_k > 0) KeepTopK(static_cast<size_t>(row.top_k), candidates);
   ToWeights(row.temperature, candidates);
@@ -180,19 +221,17 @@ int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
 }  // namespace
 
 SampleResult SampleOne(absl::Span<const float> logits, const SampleRow& row,
-                       std::vector<TokenLogprob>* scratch) {
+                       SampleScratch* scratch) {
   SampleResult result;
   float highest = 0;
   result.finite = FindHighestLogit(logits, &highest);
   if (!result.finite) return result;
   const double log_sum = highest + std::log(SumExp(logits, highest));
   const auto logprob = [&](int32_t token) {
-    CHECK(token >= 0 && static_cast<size_t>(token) < logits.size())
-        << "token " << token << " of " << logits.size();
-    return static_cast<float>(logits[static_cast<size_t>(token)] - log_sum);
+    return static_cast<float>(logits[IndexOf(token, logits)] - log_sum);
   };
   if (row.top_logprobs > 0) {
-    ReportTop(logits, row.top_logprobs, log_sum, scratch, &result);
+    ReportTop(logits, row.top_logprobs, log_sum, &scratch->entries, &result);
   }
   if (!row.scored.empty()) {
     result.scored.reserve(row.scored.size());
@@ -201,12 +240,9 @@ SampleResult SampleOne(absl::Span<const float> logits, const SampleRow& row,
     }
     return result;
   }
-  result.token = Draw(logits, row, scratch);
-  if (result.token < 0) {
-    result.finite = false;
-  } else {
-    result.logprob = logprob(result.token);
-  }
+  result.token =
+      Draw(Adjusted(logits, row, &scratch->logits), row, &scratch->entries);
+  if (result.token >= 0) result.logprob = logprob(result.token);
   return result;
 }
 

@@ -15,6 +15,9 @@ struct BatchSequence {
   std::vector<absl::Span<const int64_t>> blocks;
   // Logits are computed for the last `logits_rows` of the new tokens.
   int32_t logits_rows = 0;
+  // Factors on the context vectors of query heads, [layer][head] of the
+  // unpruned model in one list. Those of pruned heads are not read. Empty: 1.
+  absl::Span<const float> head_gates = {};
 };
 
 struct Batch {

@@ -59,8 +59,12 @@ Decoder::Decoder(const DecoderParts& parts, int32_t max_rows,
   const HeadLayout& layout = *parts.layout;
   plans_.resize(static_cast<size_t>(layout.num_layer_classes()));
   class_layer_.resize(plans_.size());
+  int64_t query_heads = 0;
   for (size_t layer = 0; layer < layout.layers().size(); ++layer) {
     class_layer_[static_cast<size_t>(layout.layer_class()[layer])] = layer;
+    query_heads_below_.push_back(query_heads);
+    query_heads +=
+        static_cast<int64_t>(layout.layers()[layer].query_heads.size());
   }
 }
 
@@ -120,6 +124,7 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
   tokens_.clear();
   positions_.clear();
   block_offsets_.clear();
+  head_gates_.clear();
   logits_row_indices_.clear();
   if (sequences_.size() < batch.sequences.size()) {
     sequences_.resize(batch.sequences.size());
@@ -131,6 +136,9 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
     to.first_row = static_cast<int32_t>(tokens_.size());
     to.num_rows = static_cast<int32_t>(from.tokens.size());
     to.past = from.past;
+    to.gates_begin =
+        from.head_gates.empty() ? -1 : static_cast<int64_t>(head_gates_.size());
+    AddGates(from.head_gates);
     to.block_begin.clear();
     for (const absl::Span<const int64_t>& blocks : from.blocks) {
       to.block_begin.push_back(static_cast<int64_t>(block_offsets_.size()));
@@ -160,7 +168,21 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
           .positions = positions_,
           .sequences = sequences,
           .block_offsets = block_offsets_,
-          .plans = plans_};
+          .plans = plans_,
+          .head_gates = head_gates_};
+}
+
+void Decoder::AddGates(absl::Span<const float> gates) {
+  if (gates.empty()) return;
+  CHECK(static_cast<int64_t>(gates.size()) ==
+        parts_.layout->dense_query_heads())
+      << gates.size() << " gates";
+  for (const LayerHeads& layer : parts_.layout->layers()) {
+    for (const int head : layer.query_heads) {
+      head_gates_.push_back(gates[static_cast<size_t>(head)]);
+    }
+    gates.remove_prefix(static_cast<size_t>(layer.dense.query_heads));
+  }
 }
 
 Logits Decoder::Forward(const Batch& batch, void* arena) {
@@ -210,6 +232,7 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
       .geometries = parts_.geometries,
       .layer = static_cast<int>(layer),
       .layer_class = parts_.layout->layer_class()[layer],
+      .query_heads_below = query_heads_below_[layer],
       .head_dim = parts_.layout->head_dim()};
   float* const qkv = FloatsOf(wide_);
   float* const attended = FloatsOf(narrow_);
@@ -220,6 +243,7 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
                  FloatsOf(weights.qkv_bias), Backend::MatMulMode::kStore, qkv);
   backend.RotateAndStoreKv(attention, qkv, arena);
   backend.Attention(attention, qkv, arena, attended);
+  if (!head_gates_.empty()) backend.GateHeads(attention, attended);
   backend.MatMul(*weights.attention_out, attended, rows,
                  FloatsOf(weights.attention_out_bias),
                  Backend::MatMulMode::kAdd, FloatsOf(residual_));

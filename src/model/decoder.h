@@ -47,6 +47,8 @@ class Decoder {
   absl::StatusOr<std::unique_ptr<Buffer>> Floats(int64_t rows, int64_t cols);
   // Fills the vectors below from `batch`.
   StepInputs BuildStep(const Batch& batch);
+  // Appends those of kept heads to head_gates_.
+  void AddGates(absl::Span<const float> gates);
   void RunAttention(size_t layer, int64_t rows, void* arena);
   void RunFeedForward(size_t layer, int64_t rows);
 
@@ -55,6 +57,7 @@ class Decoder {
   const int32_t max_logits_rows_;
   const Rope rope_;
   std::vector<size_t> class_layer_;  // [layer class] a layer of that class
+  std::vector<int64_t> query_heads_below_;  // [layer] kept in those before
 
   // Workspaces, float32.
   std::unique_ptr<Buffer> residual_;  // [max_rows, hidden]
@@ -70,6 +73,7 @@ class Decoder {
   std::vector<int32_t> positions_;       // [rows]
   std::vector<StepSequence> sequences_;  // at least the batch's; reused
   std::vector<int64_t> block_offsets_;
+  std::vector<float> head_gates_;  // of kept heads; empty: no sequence has any
   std::vector<AttentionPlan> plans_;         // [layer class]
   std::vector<int32_t> logits_row_indices_;  // rows whose logits are asked for
 };

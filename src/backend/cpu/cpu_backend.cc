@@ -104,6 +104,10 @@ class CpuBackend final : public Backend {
                          &attention_, &pool_);
   }
 
+  void GateHeads(const AttentionLayer& layer, float* context) override {
+    headcount::GateHeads(step_.inputs, layer, context);
+  }
+
   void SwiGlu(const float* x, int64_t rows, int64_t width,
               float* out) override {
     headcount::SwiGlu(x, rows, width, out, &pool_);
@@ -138,7 +142,7 @@ class CpuBackend final : public Backend {
   StepState step_;
   MatMulWorkspace matmul_;
   AttentionWorkspace attention_;
-  std::vector<std::vector<TokenLogprob>> sample_scratch_;  // [worker]
+  std::vector<SampleScratch> sample_scratch_;  // [worker]
 };
 
 }  // namespace

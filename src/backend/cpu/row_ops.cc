@@ -119,6 +119,24 @@ void RmsNorm(const RmsNormOperands& operands, ThreadPool* pool) {
   });
 }
 
+void GateHeads(const StepInputs& inputs, const AttentionLayer& layer,
+               float* context) {
+  const size_t heads = layer.heads->query_heads.size();
+  for (const StepSequence& sequence : inputs.sequences) {
+    if (sequence.gates_begin < 0) continue;
+    const absl::Span<const float> gates = inputs.head_gates.subspan(
+        static_cast<size_t>(sequence.gates_begin + layer.query_heads_below),
+        heads);
+    float* element = context + static_cast<int64_t>(heads) * layer.head_dim *
+                                   sequence.first_row;
+    for (int32_t row = 0; row < sequence.num_rows; ++row) {
+      for (const float gate : gates) {
+        for (int i = 0; i < layer.head_dim; ++i) *element++ *= gate;
+      }
+    }
+  }
+}
+
 void SwiGlu(const float* x, int64_t rows, int64_t width, float* out,
             ThreadPool* pool) {
   ForEachRow(rows, width, pool, [&](int64_t row) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "backend/backend.h"
 #include "backend/cpu/packed_matrix.h"
 #include "backend/cpu/thread_pool.h"
 
@@ -22,6 +23,9 @@ struct RmsNormOperands {
   float* out = nullptr;  // [rows, cols], may be x
 };
 void RmsNorm(const RmsNormOperands& operands, ThreadPool* pool);
+
+void GateHeads(const StepInputs& inputs, const AttentionLayer& layer,
+               float* context);
 
 void SwiGlu(const float* x, int64_t rows, int64_t width, float* out,
             ThreadPool* pool);

@@ -50,6 +50,7 @@ std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
     to.tokens = feed.tokens;
     to.past = sequence.past;
     to.logits_rows = feed.logits_rows;
+    to.head_gates = sequence.gates;
     sequence.past += tokens;
   }
   absl::StatusOr<Logits> logits = model_->Forward(batch, arena_->data());

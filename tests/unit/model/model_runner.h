@@ -31,6 +31,7 @@ class ModelRunner {
   struct Sequence {
     std::vector<BlockTable> tables;  // [group]
     int32_t past = 0;
+    std::vector<float> gates;  // as BatchSequence::head_gates
   };
   struct Feed {
     Sequence* sequence = nullptr;

@@ -230,6 +230,19 @@ class ReferenceBackend final : public Backend {
     }
   }
 
+  void GateHeads(const AttentionLayer& layer, float* context) override {
+    const auto heads = static_cast<int64_t>(layer.heads->query_heads.size());
+    const int64_t dim = layer.head_dim;
+    for (const StepSequence& sequence : inputs_.sequences) {
+      if (sequence.gates_begin < 0) continue;
+      const int64_t first = sequence.gates_begin + layer.query_heads_below;
+      for (int64_t i = 0; i < sequence.num_rows * heads * dim; ++i) {
+        context[sequence.first_row * heads * dim + i] *=
+            inputs_.head_gates[Size(first + i / dim % heads)];
+      }
+    }
+  }
+
   void SwiGlu(const float* x, int64_t rows, int64_t width,
               float* out) override {
     for (int64_t r = 0; r < rows; ++r) {
@@ -251,7 +264,7 @@ class ReferenceBackend final : public Backend {
   std::vector<SampleResult> Sample(const float* logits, int64_t vocab,
                                    absl::Span<const SampleRow> rows) override {
     std::vector<SampleResult> results;
-    std::vector<TokenLogprob> scratch;
+    SampleScratch scratch;
     for (const SampleRow& row : rows) {
       results.push_back(SampleOne(
           absl::MakeConstSpan(logits + row.logits_row * vocab, Size(vocab)),
