@@ -2,13 +2,18 @@
 
 #include <cstdint>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "cli/client.h"
 #include "cli/flags.h"
@@ -21,13 +26,15 @@
 namespace headcount {
 namespace {
 
+constexpr int32_t kMaxTokens = 128;  // unless set
+
 struct GenerateOptions {
   ClientOptions client;
   OutputFormat output = OutputFormat::kTable;
   std::string model;
   std::string prompt;
   std::vector<int32_t> prompt_ids;
-  int32_t max_tokens = 128;
+  std::optional<int32_t> max_tokens;
   int32_t min_tokens = 0;
   std::vector<std::string> stops;
   bool ignore_eos = false;
@@ -36,6 +43,11 @@ struct GenerateOptions {
   std::optional<int32_t> top_k;
   std::optional<float> top_p;
   std::optional<float> min_p;
+  std::optional<float> repetition_penalty;
+  std::optional<float> presence_penalty;
+  std::optional<float> frequency_penalty;
+  std::map<int32_t, float> logit_bias;
+  std::vector<std::string> choices;
   std::optional<uint64_t> seed;
 };
 
@@ -61,6 +73,21 @@ void AddPromptFlags(CLI::App& app, GenerateOptions* options) {
   });
 }
 
+// "ID:BIAS".
+void ReadLogitBias(const std::string& text, GenerateOptions* options) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(text, absl::MaxSplits(':', 1));
+  int32_t token = 0;
+  float bias = 0;
+  if (!absl::SimpleAtoi(parts.first, &token) ||
+      !absl::SimpleAtof(parts.second, &bias)) {
+    throw CLI::ValidationError(
+        "--logit-bias",
+        absl::StrCat("'", text, "' is not ID:BIAS, such as 312:-5"));
+  }
+  options->logit_bias[token] = bias;
+}
+
 void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
   const auto add = [&app](const std::string& name, auto& value,
                           const std::string& type,
@@ -76,12 +103,33 @@ void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
       "draw from the smallest set of tokens that has this probability");
   add("--min-p", options->min_p, "NUMBER",
       "draw from tokens at least this likely relative to the likeliest");
+  add("--repetition-penalty", options->repetition_penalty, "NUMBER",
+      "divides the logits of tokens in the prompt and the text so far; 1 is "
+      "none");
+  add("--presence-penalty", options->presence_penalty, "NUMBER",
+      "taken off the logits of tokens in the text so far; -2 to 2");
+  add("--frequency-penalty", options->frequency_penalty, "NUMBER",
+      "the same, for each time that a token is in the text");
+  app.add_option_function<std::vector<std::string>>(
+         "--logit-bias",
+         [options](const std::vector<std::string>& biases) {
+           for (const std::string& text : biases) ReadLogitBias(text, options);
+         },
+         "added to the logit of a token; -100 bans it; can be given up to 300 "
+         "times")
+      ->allow_extra_args(false)
+      ->type_name("ID:BIAS")
+      ->group("Sampling");
   add("--seed", options->seed, "N", "same seed, same text");
-  add("--max-tokens", options->max_tokens, "N", "tokens to generate at most");
+  add("--max-tokens", options->max_tokens, "N", "tokens to generate at most")
+      ->default_str(absl::StrCat(kMaxTokens));
   add("--min-tokens", options->min_tokens, "N",
       "tokens before the end of text or a stop counts");
   add("--stop", options->stops, "TEXT",
       "end before this text; can be given up to 8 times")
+      ->allow_extra_args(false);
+  add("--choice", options->choices, "TEXT",
+      "the answer is exactly one of these; given once for each")
       ->allow_extra_args(false);
   app.add_flag("--ignore-eos", options->ignore_eos,
                "generate on past the model's end of text")
@@ -109,7 +157,23 @@ v1::GenerateRequest MakeRequest(const GenerateOptions& options,
   if (options.top_p) sampling->set_top_p(*options.top_p);
   if (options.min_p) sampling->set_min_p(*options.min_p);
   if (options.seed) sampling->set_seed(*options.seed);
-  request.set_max_tokens(options.max_tokens);
+  if (options.repetition_penalty) {
+    sampling->set_repetition_penalty(*options.repetition_penalty);
+  }
+  if (options.presence_penalty) {
+    sampling->set_presence_penalty(*options.presence_penalty);
+  }
+  if (options.frequency_penalty) {
+    sampling->set_frequency_penalty(*options.frequency_penalty);
+  }
+  sampling->mutable_logit_bias()->insert(options.logit_bias.begin(),
+                                         options.logit_bias.end());
+  request.mutable_choices()->Assign(options.choices.begin(),
+                                    options.choices.end());
+  // An answer of choices is as long as they are.
+  if (options.max_tokens || options.choices.empty()) {
+    request.set_max_tokens(options.max_tokens.value_or(kMaxTokens));
+  }
   request.set_min_tokens(options.min_tokens);
   request.mutable_stop()->Assign(options.stops.begin(), options.stops.end());
   request.set_ignore_eos(options.ignore_eos);
@@ -119,6 +183,7 @@ v1::GenerateRequest MakeRequest(const GenerateOptions& options,
 
 std::string ReasonName(const v1::GenerateResponse& last) {
   if (last.finish_reason() == v1::FINISH_REASON_LENGTH) return "length";
+  if (last.has_choice()) return "choice";
   return last.stopped_by_case() == v1::GenerateResponse::kStopString
              ? "stop string"
              : "end of text";
@@ -136,6 +201,7 @@ void PrintAnswer(const GenerateOptions& options, const Answer& answer,
   Json json = {{"text", answer.text},
                {"finish_reason", ReasonName(answer.last)},
                {"token_ids", Json::array()}};
+  if (answer.last.has_choice()) json["choice"] = answer.last.choice();
   for (const auto& token : answer.tokens) {
     json["token_ids"].push_back(token.token_id());
     if (options.logprobs) json["logprobs"].push_back(token.logprob());
@@ -224,6 +290,9 @@ Command GenerateCommand(CLI::App& root) {
        "headcount generate -p 'Dear list,' --temperature 0.8 --seed 7"},
       {"a prompt from a file, one line of answer",
        "headcount generate - --stop $'\\n' < prompt.txt"},
+      {"one of two answers",
+       "headcount generate 'Is 7 prime? Answer:' --choice "
+       "' yes' --choice ' no'"},
       {"token ids and log-probabilities for a script",
        "headcount generate 'Dear list,' --logprobs --output json"},
   }));

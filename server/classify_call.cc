@@ -35,28 +35,31 @@ absl::Status InField(absl::string_view field, const absl::Status& status) {
   return result;
 }
 
-// One sequence of the call. Known to the engine until its OnEnd.
+// One input of the call. Known to the engine until its OnEnd.
 class ClassifyPart final : public RequestSink {
  public:
   ClassifyPart(std::shared_ptr<ClassifyCall> call, Admission* admission,
-               int input)
-      : call_(std::move(call)), submission_(admission), input_(input) {}
+               int input, int32_t prompt_tokens)
+      : call_(std::move(call)),
+        submission_(admission),
+        input_(input),
+        prompt_tokens_(prompt_tokens) {}
 
-  void OnScores(PromptScores scores) override { scores_ = std::move(scores); }
+  void OnScores(Scores scores) override { scores_ = std::move(scores); }
   void OnOutput(Output) override {}  // max_tokens is 0: there is none
   void OnEnd(Ending ending) override;
 
   Submission& submission() { return submission_; }
   int input() const { return input_; }
-  const PromptScores& scores() const { return scores_; }
+  const Scores& scores() const { return scores_; }
   int32_t prompt_tokens() const { return prompt_tokens_; }
 
  private:
   const std::shared_ptr<ClassifyCall> call_;
   Submission submission_;
   const int input_;
-  PromptScores scores_;
-  int32_t prompt_tokens_ = 0;
+  const int32_t prompt_tokens_;
+  Scores scores_;
 };
 
 class ClassifyCall final : public grpc::ServerUnaryReactor,
@@ -117,13 +120,12 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
         ToEngineRequests(request, *model_);
     if (!made.ok()) return made.status();
     *requests = *std::move(made);
-    const auto per_input =
-        static_cast<int>(SequencesPerInput(*model_->classify));
-    for (size_t i = 0; i < requests->size(); ++i) {
-      (*requests)[i].deadline = record_.deadline();
+    for (Request& next : *requests) {
+      next.deadline = record_.deadline();
       parts_.push_back(std::make_shared<ClassifyPart>(
           shared_from_this(), serving_->admission,
-          static_cast<int>(i) / per_input));
+          static_cast<int>(parts_.size()),
+          static_cast<int32_t>(next.prompt.size())));
     }
     return absl::OkStatus();
   }
@@ -184,23 +186,13 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
   }
 
   void FillResponse() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    const ClassifySetup& setup = *model_->classify;
-    const size_t per_input = SequencesPerInput(setup);
-    for (size_t first = 0; first < parts_.size(); first += per_input) {
-      std::vector<double> logprobs;
-      for (size_t i = first; i < first + per_input; ++i) {
-        const PromptScores& scores = parts_[i]->scores();
-        if (LabelsAreCandidates(setup)) {
-          logprobs.assign(scores.candidate_logprobs.begin(),
-                          scores.candidate_logprobs.end());
-        } else {
-          logprobs.push_back(std::accumulate(scores.prompt_logprobs.begin(),
-                                             scores.prompt_logprobs.end(),
-                                             0.0));
-        }
+    for (const std::shared_ptr<ClassifyPart>& part : parts_) {
+      std::vector<double> logprobs;  // [label]
+      for (const std::vector<float>& tokens : part->scores().logprobs) {
+        logprobs.push_back(std::accumulate(tokens.begin(), tokens.end(), 0.0));
       }
       *response_->add_results() =
-          Classify(setup, logprobs, parts_[first]->prompt_tokens());
+          Classify(*model_->classify, logprobs, part->prompt_tokens());
     }
     *response_->mutable_usage() = record_.Usage();
   }
@@ -212,16 +204,13 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
   absl::Status error_ ABSL_GUARDED_BY(mutex_);
   // Parts that have not ended, and Start itself.
   int pending_ ABSL_GUARDED_BY(mutex_) = 1;
-  // By input, then label. They hold the call and it holds them until OnDone.
+  // [input]. They hold the call and it holds them until OnDone.
   std::vector<std::shared_ptr<ClassifyPart>> parts_ ABSL_GUARDED_BY(mutex_);
   v1::ClassifyResponse* const response_;  // gRPC's again after Finish
   std::shared_ptr<ClassifyCall> self_;    // until OnDone
 };
 
-void ClassifyPart::OnEnd(Ending ending) {
-  prompt_tokens_ = ending.prompt_tokens;
-  call_->PartEnded(input_, ending);
-}
+void ClassifyPart::OnEnd(Ending ending) { call_->PartEnded(input_, ending); }
 
 }  // namespace
 

@@ -133,6 +133,7 @@ class GenerateCall final
     } else if (!ending.stop_string.empty()) {
       response.set_stop_string(ending.stop_string);
     }
+    if (ending.choice.has_value()) response.set_choice(*ending.choice);
     *response.mutable_usage() = record_.Usage();
     return response;
   }

@@ -29,7 +29,7 @@ inline constexpr int kMaxPromptBytesPerToken = 8;
 inline constexpr int kMaxTokenizeBytes = 1 << 20;
 inline constexpr int kMaxDetokenizeIds = 1 << 16;
 inline constexpr int kMaxClassifyInputs = 256;
-// Of all sequences that a call makes: one an input, or one a label of an input.
+// Of all inputs, each with its labels.
 inline constexpr int64_t kMaxClassifyTokens = 4 << 20;
 
 // Generation.
@@ -38,6 +38,17 @@ inline constexpr int kMaxStopStrings = 8;
 inline constexpr int kMaxStopBytes = 64;
 inline constexpr int kMaxStopTokenIds = 64;
 inline constexpr int kMaxTopLogprobs = 20;
+inline constexpr float kMinRepetitionPenalty = 0.01f;
+inline constexpr float kMaxRepetitionPenalty = 100.0f;
+inline constexpr float kMaxPenalty = 2.0f;  // presence, frequency; also minus
+inline constexpr int kMaxLogitBiases = 300;
+inline constexpr float kMaxLogitBias = 100.0f;  // minus that bans the token
+inline constexpr int kMaxChoices = 256;
+inline constexpr int kMaxChoiceBytes = 1024;
+inline constexpr int64_t kMaxChoiceTokens = 16 << 10;  // together
+
+// Scoring.
+inline constexpr int kMaxScoreCandidates = 256;
 
 // A stream whose reader is slow.
 inline constexpr int64_t kOutboxBytes = 256 << 10;

@@ -36,8 +36,9 @@ struct ServedModel {
   std::string name;
   int index = 0;  // in the engine's list
   std::shared_ptr<const Tokenizer> tokenizer;
-  int32_t vocab = 0;        // ids of requests are below it
-  int32_t max_context = 0;  // tokens, prompt and answer together
+  int32_t vocab = 0;             // ids of requests are below it
+  int32_t max_context = 0;       // tokens, prompt and answer together
+  std::vector<int32_t> eos_ids;  // the model's end-of-text tokens
   std::optional<ClassifySetup> classify;
   // What GetModel answers, without what changes: state, kv_bytes_used and
   // requests_*.

@@ -1,5 +1,6 @@
 #include "server/score_call.h"
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -12,6 +13,22 @@
 
 namespace headcount {
 namespace {
+
+// Into a ScoreResponse or a ScoredCandidate.
+template <typename Message>
+void Fill(const std::vector<int32_t>& tokens,
+          const std::vector<float>& logprobs, Message* message) {
+  double total = 0;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    v1::TokenLogprob* token = message->add_tokens();
+    token->set_token_id(tokens[i]);
+    token->set_logprob(logprobs[i]);
+    total += logprobs[i];
+  }
+  message->set_total_logprob(total);
+  message->set_mean_nll(-total / static_cast<double>(tokens.size()));
+  message->set_perplexity(std::exp(message->mean_nll()));
+}
 
 class ScoreCall final : public grpc::ServerUnaryReactor,
                         public RequestSink,
@@ -31,15 +48,14 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
     Finish(record_.Conclude(status));
   }
 
-  void OnScores(PromptScores scores) override {
-    double total = 0;
-    for (size_t i = 0; i < scores.prompt_logprobs.size(); ++i) {
-      v1::TokenLogprob* token = response_->add_tokens();
-      token->set_token_id(scored_[i]);
-      token->set_logprob(scores.prompt_logprobs[i]);
-      total += scores.prompt_logprobs[i];
+  void OnScores(Scores scores) override {
+    for (size_t i = 0; i < scored_.size(); ++i) {
+      if (candidates_) {
+        Fill(scored_[i], scores.logprobs[i], response_->add_candidates());
+      } else {
+        Fill(scored_[i], scores.logprobs[i], response_);
+      }
     }
-    response_->set_total_logprob(total);
   }
 
   void OnOutput(Output) override {}  // max_tokens is 0: there is none
@@ -66,19 +82,17 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
     engine_request->deadline = record_.deadline();
-    if (engine_request->score_from.has_value()) {
-      scored_.assign(
-          engine_request->prompt.begin() + *engine_request->score_from,
-          engine_request->prompt.end());
-    }
+    candidates_ = !request.candidates().empty();
+    scored_ = engine_request->continuations;
     return submission_.Submit(*std::move(engine_request), shared_from_this(),
-                              "continuation");
+                              candidates_ ? "candidates" : "continuation");
   }
 
   CallRecord record_;
   Submission submission_;
   v1::ScoreResponse* const response_;  // gRPC's again after Finish
-  std::vector<int32_t> scored_;
+  bool candidates_ = false;
+  std::vector<std::vector<int32_t>> scored_;
   std::shared_ptr<ScoreCall> self_;  // until OnDone
 };
 

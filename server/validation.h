@@ -4,7 +4,6 @@
 // Errors are those of errors.h, with the path of the field.
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,18 +17,14 @@ namespace headcount {
 absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
                                         const ServedModel& model);
 
-// score_from is absent when the continuation is one token after nothing.
+// Its continuations are the candidates, or the one continuation; there is none
+// when that is one token after nothing.
 absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
                                         const ServedModel& model);
 
-// One engine request for an input where every label is one token (its
-// candidates are the labels); otherwise one for each label, which scores the
-// label's tokens. By input, then label.
+// One engine request for each input; its continuations are the labels.
 absl::StatusOr<std::vector<Request>> ToEngineRequests(
     const v1::ClassifyRequest& request, const ServedModel& model);
-// Whether the first kind applies.
-bool LabelsAreCandidates(const ClassifySetup& setup);
-size_t SequencesPerInput(const ClassifySetup& setup);
 
 absl::Status CheckTokenizeRequest(const v1::TokenizeRequest& request);
 absl::Status CheckDetokenizeRequest(const v1::DetokenizeRequest& request,

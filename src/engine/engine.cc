@@ -118,17 +118,19 @@ absl::StatusOr<RequestId> EngineImpl::Submit(
     Request request, std::shared_ptr<RequestSink> sink) {
   CHECK(request.model >= 0 && request.model < static_cast<int>(models_.size()))
       << request.model;
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t score_from = request.score_from.value_or(1);
-  CHECK(prompt >= 1 && score_from >= 1 && score_from <= prompt)
-      << "prompt of " << prompt << ", scored from " << score_from;
+  const EngineModel& model = models_[static_cast<size_t>(request.model)];
+  CHECK(!request.prompt.empty());
+  CHECK(request.continuations.empty() || request.sampling.max_tokens == 0);
+  CHECK(request.head_gates.empty() ||
+        static_cast<int64_t>(request.head_gates.size()) ==
+            model.model->layout().dense_query_heads())
+      << request.head_gates.size() << " gates";
   const absl::Status fits = scheduler_.CheckFits(request);
   if (!fits.ok()) return fits;
   const absl::Time now = clock_->Now();
   if (request.deadline <= now) {
     return absl::DeadlineExceededError("the deadline has already passed");
   }
-  const EngineModel& model = models_[static_cast<size_t>(request.model)];
   auto generation =
       std::make_unique<Generation>(request, model.model->config().eos_ids,
                                    model.tokenizer.get(), std::move(sink), now);
@@ -202,7 +204,8 @@ void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
 absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
   if (plan.parts.empty()) return Logits{};
   Batch batch;
-  for (const StepPart& part : plan.parts) {
+  for (size_t i = 0; i < plan.parts.size(); ++i) {
+    const StepPart& part = plan.parts[i];
     const Sequence& sequence = *part.sequence;
     BatchSequence& in = batch.sequences.emplace_back();
     in.tokens = absl::MakeConstSpan(sequence.tokens)
@@ -213,6 +216,7 @@ absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
       in.blocks.push_back(table.offsets());
     }
     in.logits_rows = part.logits_rows;
+    in.head_gates = news_[i].generation->head_gates();
   }
   const EngineModel& model = models_[static_cast<size_t>(plan.model)];
   return model.model->Forward(batch, arena_->data());

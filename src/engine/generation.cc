@@ -18,6 +18,29 @@ std::vector<int32_t> StopIds(const SamplingParams& sampling,
   return ids;
 }
 
+std::vector<TokenBias> Biases(const std::map<int32_t, float>& logit_bias) {
+  std::vector<TokenBias> biases;
+  biases.reserve(logit_bias.size());
+  for (const auto& [token, bias] : logit_bias) biases.push_back({token, bias});
+  return biases;
+}
+
+std::vector<int32_t> FirstTokens(
+    const std::vector<std::vector<int32_t>>& continuations) {
+  std::vector<int32_t> first;
+  first.reserve(continuations.size());
+  for (const std::vector<int32_t>& tokens : continuations) {
+    first.push_back(tokens.front());
+  }
+  return first;
+}
+
+bool Penalises(const SamplingParams& sampling) {
+  return sampling.repetition_penalty != 1.0f ||
+         sampling.frequency_penalty != 0.0f ||
+         sampling.presence_penalty != 0.0f;
+}
+
 }  // namespace
 
 Generation::Generation(const Request& request,
@@ -25,17 +48,19 @@ Generation::Generation(const Request& request,
                        const Tokenizer* tokenizer,
                        std::shared_ptr<RequestSink> sink, absl::Time submitted)
     : sampling_(request.sampling),
-      candidates_(request.candidates),
-      num_scored_(request.score_from
-                      ? request.prompt.size() -
-                            static_cast<size_t>(*request.score_from)
-                      : 0),
+      head_gates_(request.head_gates),
+      first_scored_(FirstTokens(request.continuations)),
       stop_ids_(StopIds(request.sampling, eos_ids)),
+      biases_(Biases(request.sampling.logit_bias)),
       sink_(std::move(sink)),
+      choices_(request.sampling.choices, eos_ids),
       detokenizer_(tokenizer),
-      stop_matcher_(request.sampling.stops),
-      scores_wanted_(request.score_from.has_value() || !candidates_.empty()) {
-  ending_.prompt_tokens = static_cast<int32_t>(request.prompt.size());
+      stop_matcher_(request.sampling.stops) {
+  scores_.logprobs.resize(first_scored_.size());
+  if (Penalises(sampling_)) {
+    for (const int32_t token : request.prompt) CountUse(token, 0);
+  }
+  ending_.prompt_tokens = static_cast<int32_t>(GivenTokens(request));
   ending_.submitted = submitted;
   ending_.scheduled = absl::InfinitePast();
   ending_.first_token = absl::InfinitePast();
@@ -49,41 +74,52 @@ void Generation::AppendRows(const StepPart& part, int32_t first_row,
                             std::vector<SampleRow>* rows) const {
   const Sequence& sequence = *part.sequence;
   // Index in the sequence of the token that the row's logits are about.
-  int32_t next = sequence.computed + part.num_tokens - part.logits_rows + 1;
+  int32_t index = sequence.computed + part.num_tokens - part.logits_rows + 1;
   for (int32_t row = first_row; row < first_row + part.logits_rows;
-       ++row, ++next) {
-    if (next < sequence.prompt_tokens) {
-      const absl::Span<const int32_t> tokens = sequence.tokens;
-      SampleRow& score = rows->emplace_back();
-      score.logits_row = row;
-      score.scored = tokens.subspan(static_cast<size_t>(next), 1);
-      continue;
-    }
-    if (next == sequence.prompt_tokens && !candidates_.empty()) {
-      SampleRow& score = rows->emplace_back();
-      score.logits_row = row;
-      score.scored = candidates_;
-    }
-    if (sampling_.max_tokens == 0) continue;
-    SampleRow& draw = rows->emplace_back();
-    draw.logits_row = row;
-    draw.temperature = sampling_.temperature;
-    draw.top_k = sampling_.top_k;
-    draw.top_p = sampling_.top_p;
-    draw.min_p = sampling_.min_p;
-    draw.seed = sampling_.seed;
-    draw.position = static_cast<uint64_t>(next);
-    draw.top_logprobs = sampling_.top_logprobs;
-    if (ending_.generated_tokens < sampling_.min_tokens) {
-      draw.banned = stop_ids_;
-    }
+       ++row, ++index) {
+    if (sampling_.max_tokens == 0 && first_scored_.empty()) continue;
+    rows->push_back(sampling_.max_tokens > 0 ? DrawRow(index)
+                                             : ScoreRow(sequence, index));
+    rows->back().logits_row = row;
   }
+}
+
+// Right after the prompt all continuations are scored at once.
+SampleRow Generation::ScoreRow(const Sequence& sequence, int32_t index) const {
+  SampleRow row;
+  row.scored = first_scored_;
+  if (index > sequence.prompt_tokens) {
+    const absl::Span<const int32_t> tokens =
+        sequence.continuations[sequence.continuation];
+    row.scored =
+        tokens.subspan(static_cast<size_t>(index - sequence.prompt_tokens), 1);
+  }
+  return row;
+}
+
+SampleRow Generation::DrawRow(int32_t index) const {
+  SampleRow row;
+  row.repetition_penalty = sampling_.repetition_penalty;
+  row.frequency_penalty = sampling_.frequency_penalty;
+  row.presence_penalty = sampling_.presence_penalty;
+  row.uses = uses_;
+  row.biases = biases_;
+  row.allowed = choices_.allowed();
+  if (ending_.generated_tokens < sampling_.min_tokens) row.banned = stop_ids_;
+  row.temperature = sampling_.temperature;
+  row.top_k = sampling_.top_k;
+  row.top_p = sampling_.top_p;
+  row.min_p = sampling_.min_p;
+  row.seed = sampling_.seed;
+  row.position = static_cast<uint64_t>(index);
+  row.top_logprobs = sampling_.top_logprobs;
+  return row;
 }
 
 StepResult Generation::Take(const StepPart& part,
                             absl::Span<const SampleResult> results,
                             absl::Time now) {
-  const SampleResult* drawn = nullptr;
+  const Sequence& sequence = *part.sequence;
   for (const SampleResult& result : results) {
     if (!result.finite) {
       End(EndCause::kError,
@@ -91,27 +127,42 @@ StepResult Generation::Take(const StepPart& part,
           now);
       return {.end = EndCause::kError};
     }
-    if (result.scored.empty()) {
-      drawn = &result;
-    } else if (scores_.prompt_logprobs.size() < num_scored_) {
-      scores_.prompt_logprobs.push_back(result.scored.front());
-    } else {
-      scores_.candidate_logprobs = result.scored;
-    }
+    TakeScores(sequence, result);
   }
-  const Sequence& sequence = *part.sequence;
   if (sequence.computed + part.num_tokens < sequence.length()) return {};
-  scores_due_ = std::exchange(scores_wanted_, false);
   if (sampling_.max_tokens == 0) {
+    const size_t next = sequence.LongContinuation(sequence.continuation + 1);
+    if (next < sequence.continuations.size()) return {.continuation = next};
+    scores_due_ = !first_scored_.empty();
     Finish(EndCause::kLength, now);
     return {.end = EndCause::kLength};
   }
-  CHECK(drawn != nullptr) << "nothing was drawn for " << sequence.id;
+  CHECK(results.size() == 1) << results.size() << " draws for " << sequence.id;
+  const SampleResult& drawn = results.front();
+  if (drawn.token < 0) {
+    End(EndCause::kError,
+        absl::InvalidArgumentError(
+            "sampling.logit_bias: leaves no token that could come next"),
+        now);
+    return {.end = EndCause::kError};
+  }
   if (ending_.generated_tokens == 0) ending_.first_token = now;
   const std::optional<EndCause> cause =
-      Accept(*drawn, sequence.length() + 1 == sequence.max_length);
+      Accept(drawn, sequence.length() + 1 == sequence.max_length);
   if (cause) Finish(*cause, now);
-  return {.token = drawn->token, .end = cause};
+  return {.token = drawn.token, .end = cause};
+}
+
+void Generation::TakeScores(const Sequence& sequence,
+                            const SampleResult& result) {
+  if (result.scored.empty()) return;
+  if (scores_.logprobs.front().empty()) {
+    for (size_t i = 0; i < result.scored.size(); ++i) {
+      scores_.logprobs[i].push_back(result.scored[i]);
+    }
+    return;
+  }
+  scores_.logprobs[sequence.continuation].push_back(result.scored.front());
 }
 
 void Generation::End(EndCause cause, absl::Status status, absl::Time now) {
@@ -138,17 +189,33 @@ std::optional<EndCause> Generation::Accept(const SampleResult& drawn,
   for (const TokenLogprob& top : drawn.top) {
     token.top.push_back({top.token, top.logprob});
   }
+  if (!sampling_.choices.empty()) {
+    choices_.Push(token.id);
+    ending_.choice = choices_.chosen();
+  }
   if (std::count(stop_ids_.begin(), stop_ids_.end(), token.id) > 0) {
     ending_.stop_id = token.id;
     return EndCause::kStop;
   }
+  if (Penalises(sampling_)) CountUse(token.id, 1);
   output_.text += Shown(detokenizer_.Push(token.id));
   if (stop_matcher_.stopped()) {
     ending_.stop_string = *stop_matcher_.matched();
     return EndCause::kStop;
   }
+  if (ending_.choice) return EndCause::kStop;
   if (last) return EndCause::kLength;
   return std::nullopt;
+}
+
+void Generation::CountUse(int32_t token, int32_t generated) {
+  auto use = std::lower_bound(
+      uses_.begin(), uses_.end(), token,
+      [](const TokenUse& a, int32_t id) { return a.token < id; });
+  if (use == uses_.end() || use->token != token) {
+    use = uses_.insert(use, {.token = token});
+  }
+  use->generated += generated;
 }
 
 // What of the next piece of text can be shown.

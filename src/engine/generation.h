@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "backend/sampling.h"
+#include "engine/choice_walk.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
 #include "text/detokenizer.h"
@@ -36,9 +37,11 @@ class Generation {
   void Start(absl::Time now);
   bool started() const { return ending_.scheduled != absl::InfinitePast(); }
 
+  // See Request.
+  absl::Span<const float> head_gates() const { return head_gates_; }
+
   // Adds what is to be scored or drawn from the logits of `part`, the first of
-  // which is row `first_row` of the step. The rows' spans are valid until the
-  // scheduler commits.
+  // which is row `first_row` of the step. The rows' spans are valid until Take.
   void AppendRows(const StepPart& part, int32_t first_row,
                   std::vector<SampleRow>* rows) const;
 
@@ -54,24 +57,32 @@ class Generation {
   void Deliver();
 
  private:
+  SampleRow ScoreRow(const Sequence& sequence, int32_t index) const;
+  SampleRow DrawRow(int32_t index) const;
+  void TakeScores(const Sequence& sequence, const SampleResult& result);
   // Adds a drawn token; returns why it is the last, if it is.
   std::optional<EndCause> Accept(const SampleResult& drawn, bool last);
+  void CountUse(int32_t token, int32_t generated);
   std::string Shown(std::string piece);
   void Finish(EndCause cause, absl::Time now);
 
   const SamplingParams sampling_;
-  const std::vector<int32_t> candidates_;
-  const size_t num_scored_;              // prompt tokens to score
-  const std::vector<int32_t> stop_ids_;  // end of text included
+  const std::vector<float> head_gates_;
+  const std::vector<int32_t> first_scored_;  // [continuation] its first token
+  const std::vector<int32_t> stop_ids_;      // end of text included
+  const std::vector<TokenBias> biases_;      // by rising id
   const std::shared_ptr<RequestSink> sink_;
 
+  // A function of the sequence's tokens, like all that a draw depends on. Empty
+  // without penalties.
+  std::vector<TokenUse> uses_;  // by rising id
+  ChoiceWalk choices_;
   Detokenizer detokenizer_;
   StopMatcher stop_matcher_;
 
   // News that the sink has not heard yet.
-  bool scores_wanted_;
+  Scores scores_;
   bool scores_due_ = false;
-  PromptScores scores_;
   Output output_;
   Ending ending_;
   bool ended_ = false;

@@ -24,8 +24,7 @@ absl::StatusOr<RequestId> Mailbox::Submit(
   if (mail_.phase != Phase::kServing) {
     return absl::UnavailableError("the server is shutting down");
   }
-  const absl::Status queue =
-      CheckQueue(static_cast<int64_t>(request.prompt.size()));
+  const absl::Status queue = CheckQueue(GivenTokens(request));
   if (!queue.ok()) return queue;
   CountArrival(request);
   mail_.arrivals.push_back(
@@ -123,7 +122,7 @@ absl::Status Mailbox::CheckQueue(int64_t tokens) const {
 
 void Mailbox::CountArrival(const Request& request) {
   ++counts_.models[static_cast<size_t>(request.model)].waiting;
-  counts_.queued_tokens += static_cast<int64_t>(request.prompt.size());
+  counts_.queued_tokens += GivenTokens(request);
 }
 
 }  // namespace headcount

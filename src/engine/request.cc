@@ -1,8 +1,26 @@
 #include "engine/request.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace headcount {
+
+int64_t GivenTokens(const Request& request) {
+  size_t tokens = request.prompt.size();
+  for (const std::vector<int32_t>& continuation : request.continuations) {
+    tokens += continuation.size();
+  }
+  return static_cast<int64_t>(tokens);
+}
+
+int64_t MaxNewTokens(const Request& request) {
+  int64_t most = request.sampling.max_tokens;
+  for (const std::vector<int32_t>& continuation : request.continuations) {
+    most = std::max(most, static_cast<int64_t>(continuation.size()));
+  }
+  return most;
+}
 
 std::string_view EndCauseName(EndCause cause) {
   switch (cause) {

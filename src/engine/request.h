@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,15 +22,21 @@ struct SamplingParams {
   int32_t top_k = 0;      // 0: all
   float top_p = 1.0f;
   float min_p = 0.0f;
+  float repetition_penalty = 1.0f;  // see backend/sampling.h for all of these
+  float frequency_penalty = 0.0f;
+  float presence_penalty = 0.0f;
+  std::map<int32_t, float> logit_bias;  // by token; -infinity: never drawn
   uint64_t seed = 0;
-  // To generate; 0: only score the prompt, which ends with kLength.
-  int32_t max_tokens = 0;
+  int32_t max_tokens = 0;  // to generate
   int32_t min_tokens = 0;  // no stop token or end of text before
   bool ignore_eos = false;
   std::vector<int32_t> stop_ids;   // besides the model's end-of-text ids
   std::vector<std::string> stops;  // not part of the text that is returned
-  bool logprobs = false;           // of each generated token
-  int32_t top_logprobs = 0;        // and of so many alternatives
+  // If not empty, the answer is one of these, each of at least one token; no
+  // two are equal. Where one begins another, end of text tells them apart.
+  std::vector<std::vector<int32_t>> choices;
+  bool logprobs = false;     // of each generated token
+  int32_t top_logprobs = 0;  // and of so many alternatives
 };
 
 struct Request {
@@ -38,12 +45,21 @@ struct Request {
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
 
-  // Log-probabilities of prompt tokens [score_from, prompt.size()), each given
-  // those before it; at least 1. Absent: none.
-  std::optional<int32_t> score_from;
-  // Log-probabilities of these as the token after the prompt.
-  std::vector<int32_t> candidates;
+  // To score instead of generating (max_tokens is 0): each of these, of at
+  // least one token, is read as what follows the prompt, which is computed
+  // once. Ends with kLength.
+  std::vector<std::vector<int32_t>> continuations;
+
+  // Factors from 0 to 1 on the context vectors of query heads, before the
+  // output projection: [layer][query head] of the unpruned model, in one list.
+  // Empty: all 1.
+  std::vector<float> head_gates;
 };
+
+// Tokens of the prompt and of all continuations.
+int64_t GivenTokens(const Request& request);
+// The most tokens that may stand after the prompt at once.
+int64_t MaxNewTokens(const Request& request);
 
 struct TopLogprob {
   int32_t token = 0;
@@ -62,10 +78,10 @@ struct Output {
   std::string text;  // whole UTF-8 characters; stop strings never show
 };
 
-// The scores that a request asked for; sent once, before the first Output.
-struct PromptScores {
-  std::vector<float> prompt_logprobs;     // [prompt.size() - score_from]
-  std::vector<float> candidate_logprobs;  // [candidates]
+// The scores that a request asked for; sent once.
+struct Scores {
+  // [continuation][its tokens], each token given all before it.
+  std::vector<std::vector<float>> logprobs;
 };
 
 // Every accepted request ends exactly once, in one of these ways.
@@ -78,8 +94,10 @@ struct Ending {
   // What stopped it: an id, or a stop string; both absent otherwise.
   std::optional<int32_t> stop_id;
   std::string stop_string;
+  // Which of the choices the answer is.
+  std::optional<int32_t> choice;
 
-  int32_t prompt_tokens = 0;
+  int32_t prompt_tokens = 0;  // of the prompt and the continuations
   int32_t generated_tokens = 0;
   absl::Time submitted, scheduled, first_token, ended;  // InfinitePast: never
 };
@@ -91,7 +109,7 @@ class RequestSink {
   virtual ~RequestSink() = default;
   // By value: who overrides it keeps them.
   // NOLINTNEXTLINE(performance-unnecessary-value-param)
-  virtual void OnScores(PromptScores) {}
+  virtual void OnScores(Scores) {}
   virtual void OnOutput(Output output) = 0;
   virtual void OnEnd(Ending ending) = 0;
 };

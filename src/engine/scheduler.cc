@@ -66,21 +66,24 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
   const ModelState& state = models_[static_cast<size_t>(request.model)];
   const int64_t context = state.model.max_context;
   const int64_t prompt = static_cast<int64_t>(request.prompt.size());
-  const int64_t max_tokens = request.sampling.max_tokens;
-  const int64_t least = prompt + std::min<int64_t>(max_tokens, 1);
-  if (least > context) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt: ", prompt, " tokens, of which at most ",
-                     context - (least - prompt), " fit the context of ",
-                     context, " tokens; shorten the prompt"));
+  const int64_t new_tokens = MaxNewTokens(request);
+  const bool generates = request.continuations.empty();
+  const int64_t least_new =
+      generates ? std::min<int64_t>(new_tokens, 1) : new_tokens;
+  if (prompt + least_new > context) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prompt: ", prompt, " tokens, of which at most ",
+        std::max<int64_t>(context - least_new, 0), " fit the context of ",
+        context, " tokens; shorten the prompt"));
   }
-  const int64_t most = std::min(prompt + max_tokens, context);
+  const int64_t most = std::min(prompt + new_tokens, context);
   const int64_t blocks = KvGeometry::BlocksFor(std::max(prompt, most - 1));
   if (blocks > state.pool_blocks) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "max_tokens: a prompt of ", prompt, " tokens and up to ", most - prompt,
-        " generated need ", blocks, " KV blocks, and the whole pool has ",
-        state.pool_blocks, " available (", PoolTokens(request.model),
+        generates ? "max_tokens" : "prompt", ": a prompt of ", prompt,
+        " tokens and up to ", most - prompt, " after it need ", blocks,
+        " KV blocks, and the whole pool has ", state.pool_blocks,
+        " available (", PoolTokens(request.model),
         " tokens); ask for fewer tokens or enlarge the pool"));
   }
   return absl::OkStatus();
@@ -122,6 +125,7 @@ void Scheduler::Commit(const StepPlan& plan,
     sequence.computed += plan.parts[i].num_tokens;
     sequence.next_logits = std::max(sequence.next_logits, sequence.computed);
     if (results[i].token) sequence.tokens.push_back(*results[i].token);
+    if (results[i].continuation) sequence.Follow(*results[i].continuation);
     if (results[i].end) End(sequence.id);
   }
 }
@@ -164,13 +168,12 @@ void Scheduler::PlanModel(int model, StepPlan* plan) {
   plan->model = model;
   const bool preempted = GrowRunning(&state);
   Budget budget{options_.step_tokens, state.model.max_logits_rows};
-  for (const auto& [id, sequence] : state.running) {
-    if (!sequence->decoding()) continue;
-    if (!sequence->HasRoomFor(sequence->length())) continue;
-    AddPart(*sequence, &budget, plan);
-  }
-  for (const auto& [id, sequence] : state.running) {
-    if (!sequence->decoding()) AddPart(*sequence, &budget, plan);
+  for (const bool decoding : {true, false}) {
+    for (const auto& [id, sequence] : state.running) {
+      if (sequence->decoding() != decoding) continue;
+      if (!sequence->HasRoomFor(sequence->length())) continue;
+      AddPart(*sequence, &budget, plan);
+    }
   }
   if (!preempted) AdmitWaiting(&state, &budget, plan);
 }

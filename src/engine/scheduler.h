@@ -88,7 +88,9 @@ struct StepPlan {
 // What a part of the plan came to.
 struct StepResult {
   std::optional<int32_t> token = {};  // drawn as the sequence's next
-  std::optional<EndCause> end = {};   // it ends here
+  // All tokens are computed; this continuation follows the prompt next.
+  std::optional<size_t> continuation = {};
+  std::optional<EndCause> end = {};  // it ends here
 };
 
 struct SchedulerStats {

@@ -18,13 +18,39 @@ Sequence::Sequence(RequestId request_id, Request request, int32_t max_context,
       model(request.model),
       deadline(request.deadline),
       prompt_tokens(PromptTokens(request)),
-      max_length(prompt_tokens + std::min(request.sampling.max_tokens,
-                                          max_context - prompt_tokens)),
+      max_length(prompt_tokens +
+                 std::min(static_cast<int32_t>(MaxNewTokens(request)),
+                          max_context - prompt_tokens)),
       max_kv_tokens(std::max(prompt_tokens, max_length - 1)),
+      continuations(std::move(request.continuations)),
       tokens(std::move(request.prompt)),
-      // The logits of a position score the token after it.
-      next_logits(request.score_from.value_or(prompt_tokens) - 1),
-      tables(groups) {}
+      // The logits of a position are about the token after it.
+      next_logits(prompt_tokens - 1),
+      tables(groups) {
+  continuation = LongContinuation(0);
+  AppendContinuation();
+}
+
+size_t Sequence::LongContinuation(size_t index) const {
+  while (index < continuations.size() && continuations[index].size() < 2) {
+    ++index;
+  }
+  return index;
+}
+
+void Sequence::Follow(size_t index) {
+  continuation = index;
+  tokens.resize(static_cast<size_t>(prompt_tokens));
+  AppendContinuation();
+  computed = prompt_tokens;
+  next_logits = prompt_tokens;
+}
+
+void Sequence::AppendContinuation() {
+  if (continuation == continuations.size()) return;
+  const std::vector<int32_t>& more = continuations[continuation];
+  tokens.insert(tokens.end(), more.begin(), more.end() - 1);
+}
 
 bool Sequence::HasRoomFor(int32_t num_tokens) const {
   return std::all_of(tables.begin(), tables.end(), [&](const BlockTable& t) {

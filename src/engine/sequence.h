@@ -1,5 +1,9 @@
 // One request as the scheduler sees it: its tokens, how many of them have their
 // K and V in the pool, and the blocks that hold those.
+//
+// Continuations that are scored follow the prompt one after the other, in the
+// same blocks, so that the prompt is computed once. The last token of each is
+// only ever predicted, and so never stands here.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +28,13 @@ struct Sequence {
   int32_t remaining() const { return length() - computed; }
   bool decoding() const { return length() > prompt_tokens && remaining() == 1; }
 
+  // The first continuation from `index` on that has tokens to compute; their
+  // number if there is none.
+  size_t LongContinuation(size_t index) const;
+  // Puts that continuation after the prompt, in place of the one that was
+  // there, whose tokens have all been computed.
+  void Follow(size_t index);
+
   // Whether the blocks have room for `num_tokens`.
   bool HasRoomFor(int32_t num_tokens) const;
 
@@ -37,16 +48,21 @@ struct Sequence {
   const int model;
   const absl::Time deadline;
   const int32_t prompt_tokens;
-  const int32_t max_length;     // prompt and all that may be generated
-  const int32_t max_kv_tokens;  // the last token generated is never computed
+  const int32_t max_length;     // prompt and all that may follow at once
+  const int32_t max_kv_tokens;  // the last token is never computed
+  const std::vector<std::vector<int32_t>> continuations;
 
-  std::vector<int32_t> tokens;  // the prompt, then what was generated
+  std::vector<int32_t> tokens;  // the prompt, then what follows it
+  size_t continuation = 0;      // that follows; their number: none does
   int32_t computed = 0;         // tokens whose K and V are in the blocks
   // First position whose logits have not been used. Behind it nothing needs
   // logits, so that recomputing after a preemption emits nothing twice.
   int32_t next_logits;
   int32_t preemptions = 0;
   std::vector<BlockTable> tables;  // [group]
+
+ private:
+  void AppendContinuation();
 };
 
 }  // namespace headcount

@@ -27,6 +27,13 @@ def sampling(**fields):
     return {"sampling": stubs.inference.SamplingParams(**fields)}
 
 
+def gates(layers, first=()):
+    """Head gates of so many layers; those of the first one."""
+    every = [stubs.inference.LayerGates() for _ in range(layers)]
+    every[0].query_heads.extend(first)
+    return stubs.inference.HeadGates(layers=every)
+
+
 # Each with what is wrong over a good request, and the field that must be named.
 GENERATE = (
     (dict(text=""), "text"),
@@ -56,6 +63,13 @@ GENERATE = (
     (sampling(min_p=-0.1), "sampling.min_p"),
     (sampling(min_p=1.1), "sampling.min_p"),
     (sampling(min_p=NAN), "sampling.min_p"),
+    (sampling(repetition_penalty=0), "sampling.repetition_penalty"),
+    (sampling(repetition_penalty=NAN), "sampling.repetition_penalty"),
+    (sampling(presence_penalty=2.1), "sampling.presence_penalty"),
+    (sampling(frequency_penalty=-INFINITY), "sampling.frequency_penalty"),
+    (sampling(logit_bias={5: 101}), "sampling.logit_bias[5]"),
+    (sampling(logit_bias={VOCAB: 1}), f"sampling.logit_bias[{VOCAB}]"),
+    (sampling(logit_bias={i: 1 for i in range(301)}), "sampling.logit_bias"),
     (dict(max_tokens=-1), "max_tokens"),
     (dict(max_tokens=0), "max_tokens"),
     (dict(max_tokens=CONTEXT), "max_tokens"),
@@ -73,6 +87,16 @@ GENERATE = (
     (dict(stop_token_ids=[2**31 - 1], min_tokens=1), "stop_token_ids[0]"),
     (dict(top_logprobs=-1), "top_logprobs"),
     (dict(top_logprobs=21), "top_logprobs"),
+    (dict(choices=["a"] * 257), "choices"),
+    (dict(choices=["a", ""]), "choices[1]"),
+    (dict(choices=["a", "b", "a"]), "choices[2]"),
+    (dict(choices=["a"], stop=["b"]), "stop"),
+    (dict(head_gates=gates(5)), "head_gates.layers"),
+    (dict(head_gates=gates(6, [1.0])), "head_gates.layers[0].query_heads"),
+    (dict(head_gates=gates(6, [1.5] * 12)),
+     "head_gates.layers[0].query_heads[0]"),
+    (dict(head_gates=gates(6, [NAN] * 12)),
+     "head_gates.layers[0].query_heads[0]"),
 )
 SCORE = (
     (dict(continuation_text=""), "continuation_text"),
@@ -85,6 +109,14 @@ SCORE = (
     (dict(prompt_text=None, prompt_tokens=ids(*[5] * CONTEXT)),
      "continuation"),
     (dict(prompt_text="x" * (3 << 20)), "prompt_text"),
+    (dict(candidates=[dict(text="a")]), "candidates"),
+    (dict(continuation_text=None, candidates=[dict(text="a")] * 257),
+     "candidates"),
+    (dict(continuation_text=None, candidates=[dict(text="a"), dict()]),
+     "candidates[1]"),
+    (dict(continuation_text=None, prompt_text=None,
+          candidates=[dict(text="a")]), "prompt"),
+    (dict(head_gates=gates(7)), "head_gates.layers"),
 )
 CLASSIFY = (
     (dict(inputs=[]), "inputs"),

@@ -89,6 +89,9 @@ TEST_F(CommandsTest, RefusesWrongUsageBeforeAnyCall) {
            {"generate"},
            {"generate", "x", "--max-tokens", "many"},
            {"generate", "x", "--prompt-ids", "1,2"},
+           {"generate", "x", "--logit-bias", "5"},
+           {"generate", "x", "--logit-bias", "a:1"},
+           {"generate", "x", "--logit-bias", "5:much"},
            {"classify"},
            {"classify", "x", "--batch", "0"},
            {"classify", "x", "--input", "f"},
@@ -143,6 +146,41 @@ TEST_F(CommandsTest, GenerateSendsOnlyWhatWasAskedFor) {
   EXPECT_EQ(request.sampling().seed(), 18446744073709551615u);
   EXPECT_FALSE(request.sampling().has_top_k());
   EXPECT_THAT(request.stop(), ElementsAre("a", "b c"));
+}
+
+TEST_F(CommandsTest, GenerateSendsPenaltiesBiasesAndChoices) {
+  server_.responses = TwoPieces();
+  EXPECT_EQ(Run({"generate", "Say", "--repetition-penalty", "1.5",
+                 "--presence-penalty", "-1", "--frequency-penalty", "0.5",
+                 "--logit-bias", "5:-100", "--logit-bias", "6:2.5"}),
+            0);
+  v1::GenerateRequest request = server_.last_generate();
+  EXPECT_EQ(request.sampling().repetition_penalty(), 1.5f);
+  EXPECT_EQ(request.sampling().presence_penalty(), -1.0f);
+  EXPECT_EQ(request.sampling().frequency_penalty(), 0.5f);
+  EXPECT_EQ(request.sampling().logit_bias_size(), 2);
+  EXPECT_EQ(request.sampling().logit_bias().at(5), -100.0f);
+  EXPECT_EQ(request.sampling().logit_bias().at(6), 2.5f);
+  EXPECT_EQ(request.max_tokens(), 128);
+
+  server_.responses.back().set_finish_reason(v1::FINISH_REASON_STOP);
+  server_.responses.back().set_choice(1);
+  EXPECT_EQ(Run({"generate", "Say", "--choice", "a b", "--choice", " c",
+                 "--output", "json"}),
+            0);
+  request = server_.last_generate();
+  EXPECT_THAT(request.choices(), ElementsAre("a b", " c"));
+  EXPECT_FALSE(request.has_max_tokens());
+}
+
+TEST_F(CommandsTest, GenerateNamesTheChoice) {
+  server_.responses = TwoPieces();
+  server_.responses.back().set_finish_reason(v1::FINISH_REASON_STOP);
+  server_.responses.back().set_choice(1);
+  EXPECT_EQ(Run({"generate", "Say", "--choice", "a", "--output", "json"}), 0);
+  const Json json = ParseOutput(out());
+  EXPECT_EQ(json["finish_reason"], "choice");
+  EXPECT_EQ(json["choice"], 1);
 }
 
 TEST_F(CommandsTest, GenerateReadsThePromptFromStdinOrAsIds) {

@@ -1,5 +1,7 @@
 #include "tests/unit/engine/engine_fixture.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "backend/cpu/cpu_backend.h"
@@ -28,17 +30,15 @@ bool SameAnswer(const Heard& a, const Heard& b) {
   }
   if (a.scores.size() != b.scores.size()) return false;
   for (size_t i = 0; i < a.scores.size(); ++i) {
-    if (a.scores[i].prompt_logprobs != b.scores[i].prompt_logprobs ||
-        a.scores[i].candidate_logprobs != b.scores[i].candidate_logprobs) {
-      return false;
-    }
+    if (a.scores[i].logprobs != b.scores[i].logprobs) return false;
   }
   return a.ending().cause == b.ending().cause &&
          a.ending().stop_id == b.ending().stop_id &&
-         a.ending().stop_string == b.ending().stop_string;
+         a.ending().stop_string == b.ending().stop_string &&
+         a.ending().choice == b.ending().choice;
 }
 
-void Recorder::OnScores(PromptScores scores) {
+void Recorder::OnScores(Scores scores) {
   MutexLock lock(&mutex_);
   heard_.late |= !heard_.endings.empty() || !heard_.tokens.empty();
   heard_.scores.push_back(std::move(scores));
@@ -147,6 +147,51 @@ Request MakeRequest(std::vector<int32_t> prompt, int32_t max_tokens) {
   request.prompt = std::move(prompt);
   request.sampling.max_tokens = max_tokens;
   return request;
+}
+
+Request MakeScoreRequest(std::vector<int32_t> prompt,
+                         std::vector<std::vector<int32_t>> continuations) {
+  Request request = MakeRequest(std::move(prompt), 0);
+  request.continuations = std::move(continuations);
+  return request;
+}
+
+DirectScores::DirectScores() : backend_(CreateCpuBackend({.threads = 1})) {
+  ModelOptions options;
+  options.path = MailroomPath();
+  options.kv_dtype = KvDtype::kF32;
+  model_ = Model::Load(options, backend_.get()).value();
+}
+
+DirectScores::~DirectScores() = default;
+
+std::vector<std::vector<double>> DirectScores::Of(
+    const std::vector<int32_t>& tokens) const {
+  const int64_t block_bytes = model_->geometries()[0].block_bytes();
+  const int64_t blocks =
+      KvGeometry::BlocksFor(static_cast<int64_t>(tokens.size()));
+  const std::unique_ptr<Buffer> arena =
+      backend_->Allocate(blocks * block_bytes).value();
+  std::vector<int64_t> offsets;
+  for (int64_t i = 0; i < blocks; ++i) offsets.push_back(i * block_bytes);
+  BatchSequence sequence;
+  sequence.tokens = tokens;
+  sequence.blocks = {offsets};
+  sequence.logits_rows = static_cast<int32_t>(tokens.size());
+  Batch batch;
+  batch.sequences = {sequence};
+  const Logits logits = model_->Forward(batch, arena->data()).value();
+  std::vector<std::vector<double>> out;
+  for (int64_t row = 0; row < logits.rows; ++row) {
+    const float* begin = logits.data + row * logits.vocab;
+    std::vector<double> scores(begin, begin + logits.vocab);
+    const double best = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (const double score : scores) sum += std::exp(score - best);
+    for (double& score : scores) score -= best + std::log(sum);
+    out.push_back(std::move(scores));
+  }
+  return out;
 }
 
 std::vector<Heard> RunAll(Engine* engine,

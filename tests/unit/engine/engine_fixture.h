@@ -35,7 +35,7 @@ class ManualClock final : public Clock {
 
 // All that one request was told.
 struct Heard {
-  std::vector<PromptScores> scores;
+  std::vector<Scores> scores;
   std::vector<GeneratedToken> tokens;
   std::string text;
   std::vector<Ending> endings;
@@ -51,7 +51,7 @@ bool SameAnswer(const Heard& a, const Heard& b);
 // A sink that remembers. Thread-safe.
 class Recorder final : public RequestSink {
  public:
-  void OnScores(PromptScores scores) override;
+  void OnScores(Scores scores) override;
   void OnOutput(Output output) override;
   void OnEnd(Ending ending) override;
 
@@ -87,6 +87,24 @@ std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
 std::vector<int32_t> MailTokens(size_t start, size_t count);
 
 Request MakeRequest(std::vector<int32_t> prompt, int32_t max_tokens);
+
+// Scores the continuations after the prompt.
+Request MakeScoreRequest(std::vector<int32_t> prompt,
+                         std::vector<std::vector<int32_t>> continuations);
+
+// Log-probabilities of mailroom from one Forward of a whole sequence.
+class DirectScores {
+ public:
+  DirectScores();
+  ~DirectScores();
+
+  // [position][vocab]: of the token after each position.
+  std::vector<std::vector<double>> Of(const std::vector<int32_t>& tokens) const;
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Model> model_;
+};
 
 // Submits, and runs the engine on this thread until there is nothing to do.
 std::vector<Heard> RunAll(Engine* engine, const std::vector<Request>& requests);

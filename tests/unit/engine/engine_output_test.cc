@@ -20,6 +20,8 @@ using ::testing::SizeIs;
 // Greedy tokens beyond a choice as close as this may differ.
 constexpr double kMargin = 0.01;
 
+constexpr int kMailroomHeads = 72;  // query heads of all layers
+
 GoldenModel GoldenOf(const std::string& name) {
   for (GoldenModel& model : ReadGoldenModels()) {
     if (model.name == name) return model;
@@ -106,13 +108,43 @@ std::vector<Request> AllPairs() {
         sampling.min_tokens = 5;
         break;
       case 2:
-        request.score_from = 1 + i;
+        sampling.repetition_penalty = 1.3f;
+        sampling.frequency_penalty = 0.4f;
         sampling.stop_ids = {203};
         break;
       default:
-        request.candidates = {364, 370};
+        sampling.presence_penalty = 0.7f;
+        sampling.logit_bias = {{364, 4.0f}, {370, -INFINITY}};
     }
     requests.push_back(request);
+  }
+  return requests;
+}
+
+// AllPairs, and requests that are not of that kind: choices, scores, gates.
+std::vector<Request> AllKinds() {
+  std::vector<Request> requests = AllPairs();
+  for (size_t i = 0; i < 4; ++i) {
+    Request choice = MakeRequest(MailTokens(i, 25 + i), 30);
+    choice.sampling.temperature = 1.5f;
+    choice.sampling.seed = i;
+    choice.sampling.logprobs = true;
+    choice.sampling.choices = {MailTokens(i, 20), MailTokens(i, 4),
+                               MailTokens(i + 1, 9)};
+    requests.push_back(choice);
+    Request score = MakeScoreRequest(
+        MailTokens(i, 30 + i),
+        {MailTokens(9, 40), {7}, MailTokens(80, 3), MailTokens(5, 20 + i)});
+    requests.push_back(score);
+    Request gated = MakeRequest(MailTokens(2 * i, 22), 25);
+    gated.sampling.ignore_eos = true;
+    gated.sampling.logprobs = true;
+    for (int head = 0; head < kMailroomHeads; ++head) {
+      gated.head_gates.push_back(static_cast<float>(head % 5) / 4);
+    }
+    requests.push_back(gated);
+    score.head_gates = gated.head_gates;
+    requests.push_back(score);
   }
   return requests;
 }
@@ -139,7 +171,7 @@ void ExpectSameAnswers(const std::vector<Heard>& one_by_one,
 }
 
 TEST(EngineOutputTest, ABatchAnswersAsItsRequestsDoAlone) {
-  const std::vector<Request> requests = AllPairs();
+  const std::vector<Request> requests = AllKinds();
   const SystemClock clock;
   const std::unique_ptr<Engine> engine = MakeEngine(
       {{.path = MailroomPath()}}, {.kv_pool_bytes = 32 * kSlab}, &clock);
@@ -149,65 +181,33 @@ TEST(EngineOutputTest, ABatchAnswersAsItsRequestsDoAlone) {
 }
 
 TEST(EngineOutputTest, PreemptionAndChunksChangeNoAnswer) {
-  const std::vector<Request> requests = AllPairs();
+  const std::vector<Request> requests = AllKinds();
   const SystemClock clock;
-  // One slab of 21 blocks, 336 tokens, for requests of some 1,200.
-  const std::unique_ptr<Engine> engine =
-      MakeEngine({{.path = MailroomPath()}},
-                 {.kv_pool_bytes = kSlab, .step_tokens = 24}, &clock);
+  // One slab of 21 blocks, 336 tokens, for requests of some 2,000.
+  const std::unique_ptr<Engine> engine = MakeEngine(
+      {{.path = MailroomPath()}},
+      {.kv_pool_bytes = kSlab, .step_tokens = 24, .max_queued_tokens = 1 << 20},
+      &clock);
   const std::vector<Heard> together = RunAll(engine.get(), requests);
   EXPECT_GT(engine->Snapshot().preemptions, 0u);
   ExpectSameAnswers(RunOneByOne(requests), together);
 }
 
-// Log-probabilities of `tokens` from one Forward of the whole sequence.
-class DirectScores {
- public:
-  DirectScores() : backend_(CreateCpuBackend({.threads = 1})) {
-    ModelOptions options;
-    options.path = MailroomPath();
-    options.kv_dtype = KvDtype::kF32;
-    model_ = Model::Load(options, backend_.get()).value();
-  }
-
-  // [position][vocab]: of the token after each position.
-  std::vector<std::vector<double>> Of(const std::vector<int32_t>& tokens) {
-    const int64_t block_bytes = model_->geometries()[0].block_bytes();
-    const int64_t blocks =
-        KvGeometry::BlocksFor(static_cast<int64_t>(tokens.size()));
-    const std::unique_ptr<Buffer> arena =
-        backend_->Allocate(blocks * block_bytes).value();
-    std::vector<int64_t> offsets;
-    for (int64_t i = 0; i < blocks; ++i) offsets.push_back(i * block_bytes);
-    BatchSequence sequence;
-    sequence.tokens = tokens;
-    sequence.blocks = {offsets};
-    sequence.logits_rows = static_cast<int32_t>(tokens.size());
-    Batch batch;
-    batch.sequences = {sequence};
-    const Logits logits = model_->Forward(batch, arena->data()).value();
-    std::vector<std::vector<double>> out;
-    for (int64_t row = 0; row < logits.rows; ++row) {
-      const float* begin = logits.data + row * logits.vocab;
-      std::vector<double> scores(begin, begin + logits.vocab);
-      const double best = *std::max_element(scores.begin(), scores.end());
-      double sum = 0;
-      for (const double score : scores) sum += std::exp(score - best);
-      for (double& score : scores) score -= best + std::log(sum);
-      out.push_back(std::move(scores));
-    }
-    return out;
-  }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Model> model_;
-};
+TEST(EngineOutputTest, GatesOfOneChangeNoBitAndOthersDo) {
+  Request request = MakeRequest(MailTokens(0, 30), 20);
+  request.sampling.ignore_eos = true;
+  request.sampling.logprobs = true;
+  Request ones = request;
+  ones.head_gates.assign(kMailroomHeads, 1.0f);
+  Request halves = request;
+  halves.head_gates.assign(kMailroomHeads, 0.5f);
+  const std::vector<Heard> heard = RunOneByOne({request, ones, halves});
+  EXPECT_TRUE(SameAnswer(heard[0], heard[1]));
+  EXPECT_FALSE(SameAnswer(heard[0], heard[2]));
+}
 
 TEST(EngineOutputTest, LogprobsEqualTheSoftmaxOfADirectForward) {
   Request request = MakeRequest(MailTokens(3, 70), 12);
-  request.score_from = 40;
-  request.candidates = {370, 364, 5};
   request.sampling.temperature = 0.8f;  // log-probs are those without it
   request.sampling.seed = 5;
   request.sampling.ignore_eos = true;
@@ -223,20 +223,6 @@ TEST(EngineOutputTest, LogprobsEqualTheSoftmaxOfADirectForward) {
   for (const int32_t id : heard.ids()) tokens.push_back(id);
   const std::vector<std::vector<double>> direct = DirectScores().Of(tokens);
   constexpr double kError = 1e-4;
-  ASSERT_THAT(heard.scores, SizeIs(1));
-  const std::vector<float>& prompt = heard.scores[0].prompt_logprobs;
-  ASSERT_THAT(prompt, SizeIs(30));
-  for (size_t i = 0; i < prompt.size(); ++i) {
-    const size_t index = 40 + i;
-    const auto id = static_cast<size_t>(request.prompt[index]);
-    EXPECT_NEAR(prompt[i], direct[index - 1][id], kError) << index;
-  }
-  const std::vector<float>& candidates = heard.scores[0].candidate_logprobs;
-  ASSERT_THAT(candidates, SizeIs(3));
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const auto id = static_cast<size_t>(request.candidates[i]);
-    EXPECT_NEAR(candidates[i], direct[69][id], kError);
-  }
   ASSERT_THAT(heard.tokens, SizeIs(12));
   for (size_t i = 0; i < heard.tokens.size(); ++i) {
     const GeneratedToken& token = heard.tokens[i];
@@ -249,20 +235,6 @@ TEST(EngineOutputTest, LogprobsEqualTheSoftmaxOfADirectForward) {
       EXPECT_NEAR(top.logprob, row[static_cast<size_t>(top.token)], kError);
     }
   }
-}
-
-TEST(EngineOutputTest, AScoreOnlyRequestGivesScoresAndNoToken) {
-  Request request = MakeRequest(MailTokens(0, 90), 0);
-  request.score_from = 1;
-  const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeEngine(
-      {{.path = MailroomPath()}}, {.kv_pool_bytes = 4 * kSlab}, &clock);
-  const Heard heard = RunAll(engine.get(), {request}).front();
-  ASSERT_THAT(heard.scores, SizeIs(1));
-  EXPECT_THAT(heard.scores[0].prompt_logprobs, SizeIs(89));
-  EXPECT_THAT(heard.tokens, SizeIs(0));
-  EXPECT_EQ(heard.ending().cause, EndCause::kLength);
-  EXPECT_EQ(heard.ending().generated_tokens, 0);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -110,35 +111,129 @@ TEST_F(GenerationTest, ThePositionOfADrawIsThatOfItsToken) {
   EXPECT_EQ(Rows()[0].position, 4u);
 }
 
-TEST_F(GenerationTest, ScoredTokensAndCandidatesHaveTheirOwnRows) {
-  request_.score_from = 1;
-  request_.candidates = {30, 31};
+TEST_F(GenerationTest, FirstTokensAreScoredTogetherAndTheRestOneByOne) {
+  request_.sampling.max_tokens = 0;
+  request_.continuations = {{30}, {31, 32, 33}, {34}};
   Begin();
   const std::vector<SampleRow> rows = Rows();
-  ASSERT_THAT(rows, SizeIs(4));
-  EXPECT_THAT(rows[0].scored, ElementsAre(11));
-  EXPECT_THAT(rows[1].scored, ElementsAre(12));
-  EXPECT_THAT(rows[2].scored, ElementsAre(30, 31));
+  ASSERT_THAT(rows, SizeIs(3));
+  EXPECT_THAT(rows[0].scored, ElementsAre(30, 31, 34));
+  EXPECT_EQ(rows[0].logits_row, 0);
+  EXPECT_THAT(rows[1].scored, ElementsAre(32));
+  EXPECT_THAT(rows[2].scored, ElementsAre(33));
   EXPECT_EQ(rows[2].logits_row, 2);
-  EXPECT_THAT(rows[3].scored, IsEmpty());
-  EXPECT_EQ(rows[3].logits_row, 2);
 }
 
-TEST_F(GenerationTest, ScoresComeOnceBeforeTheFirstToken) {
-  request_.score_from = 2;
-  request_.candidates = {30};
+TEST_F(GenerationTest, ScoresComeOnceWhenEveryContinuationIsRead) {
+  request_.sampling.max_tokens = 0;
+  request_.continuations = {{30}, {31, 32}, {33, 34}};
   Begin();
-  std::vector<SampleResult> results(3);
-  results[0].scored = {-1.5f};
-  results[1].scored = {-2.5f};
-  results[2].token = 40;
-  generation_->Take(NextPart(), results, absl::UnixEpoch());
+  std::vector<SampleResult> results(2);
+  results[0].scored = {-1, -2, -3};
+  results[1].scored = {-4};
+  StepResult step = generation_->Take(NextPart(), results, absl::UnixEpoch());
+  EXPECT_EQ(step.continuation, 2u);
+  EXPECT_FALSE(step.end.has_value());
+  generation_->Deliver();
+  EXPECT_THAT(heard().scores, IsEmpty());
+  sequence_->computed = sequence_->length();
+  sequence_->Follow(2);
+  ASSERT_THAT(Rows(), SizeIs(1));
+  EXPECT_THAT(Rows()[0].scored, ElementsAre(34));
+  results.resize(1);
+  results[0].scored = {-5};
+  step = generation_->Take(NextPart(), results, absl::UnixEpoch());
+  EXPECT_EQ(step.end, EndCause::kLength);
   generation_->Deliver();
   ASSERT_THAT(heard().scores, SizeIs(1));
-  EXPECT_THAT(heard().scores[0].prompt_logprobs, ElementsAre(-1.5f));
-  EXPECT_THAT(heard().scores[0].candidate_logprobs, ElementsAre(-2.5f));
+  EXPECT_THAT(
+      heard().scores[0].logprobs,
+      ElementsAre(ElementsAre(-1), ElementsAre(-2, -4), ElementsAre(-3, -5)));
   EXPECT_FALSE(heard().late);
-  EXPECT_THAT(heard().ids(), ElementsAre(40));
+  EXPECT_EQ(heard().ending().prompt_tokens, 3 + 1 + 2 + 2);
+}
+
+// (token, times in the answer) of each.
+std::vector<std::pair<int32_t, int32_t>> Pairs(
+    absl::Span<const TokenUse> uses) {
+  std::vector<std::pair<int32_t, int32_t>> pairs;
+  for (const TokenUse& use : uses) pairs.emplace_back(use.token, use.generated);
+  return pairs;
+}
+
+TEST_F(GenerationTest, PenaltiesSeeThePromptAndWhatWasGenerated) {
+  using Pair = std::pair<int32_t, int32_t>;
+  request_.prompt = {12, 10, 12};
+  request_.sampling.repetition_penalty = 1.2f;
+  request_.sampling.frequency_penalty = 0.5f;
+  request_.sampling.presence_penalty = 0.25f;
+  Begin();
+  EXPECT_EQ(Rows()[0].repetition_penalty, 1.2f);
+  EXPECT_EQ(Rows()[0].frequency_penalty, 0.5f);
+  EXPECT_EQ(Rows()[0].presence_penalty, 0.25f);
+  EXPECT_THAT(Pairs(Rows()[0].uses), ElementsAre(Pair{10, 0}, Pair{12, 0}));
+  for (const int32_t token : {11, 12, 30, 11}) Draw(token);
+  EXPECT_THAT(Pairs(Rows()[0].uses),
+              ElementsAre(Pair{10, 0}, Pair{11, 2}, Pair{12, 1}, Pair{30, 1}));
+}
+
+TEST_F(GenerationTest, NothingIsCountedWithoutAPenalty) {
+  Begin();
+  Draw(11);
+  EXPECT_THAT(Rows()[0].uses, IsEmpty());
+}
+
+TEST_F(GenerationTest, BiasesComeByRisingToken) {
+  request_.sampling.logit_bias = {{40, 1.5f}, {7, -INFINITY}};
+  Begin();
+  const std::vector<SampleRow> rows = Rows();
+  ASSERT_THAT(rows[0].biases, SizeIs(2));
+  EXPECT_EQ(rows[0].biases[0].token, 7);
+  EXPECT_EQ(rows[0].biases[0].bias, -INFINITY);
+  EXPECT_EQ(rows[0].biases[1].token, 40);
+  EXPECT_EQ(rows[0].biases[1].bias, 1.5f);
+}
+
+TEST_F(GenerationTest, ADrawWithoutAnyTokenLeftNamesTheField) {
+  Begin();
+  const SampleResult none;
+  const StepResult result =
+      generation_->Take(NextPart(), {none}, absl::UnixEpoch());
+  EXPECT_EQ(result.end, EndCause::kError);
+  generation_->Deliver();
+  EXPECT_EQ(heard().ending().status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(heard().ending().status.message()),
+              ::testing::StartsWith("sampling.logit_bias: "));
+}
+
+TEST_F(GenerationTest, AChoiceEndsItWithoutAnEndOfText) {
+  const std::vector<int32_t> spam = tokenizer_.Encode(" spam and more");
+  const std::vector<int32_t> ham = tokenizer_.Encode(" ham");
+  request_.sampling.choices = {ham, spam};
+  Begin();
+  EXPECT_THAT(Rows()[0].allowed,
+              ::testing::UnorderedElementsAre(ham[0], spam[0]));
+  for (size_t i = 0; i < spam.size(); ++i) {
+    if (i > 0) {
+      EXPECT_THAT(Rows()[0].allowed, ElementsAre(spam[i]));
+    }
+    EXPECT_EQ(Draw(spam[i]), i + 1 < spam.size());
+  }
+  EXPECT_EQ(heard().text, " spam and more");
+  EXPECT_EQ(heard().ending().cause, EndCause::kStop);
+  EXPECT_EQ(heard().ending().choice, 1);
+  EXPECT_FALSE(heard().ending().stop_id.has_value());
+}
+
+TEST_F(GenerationTest, EndOfTextEndsAChoiceThatBeginsAnother) {
+  request_.sampling.choices = {{40, 41}, {40}};
+  Begin();
+  Draw(40);
+  EXPECT_THAT(Rows()[0].allowed, ElementsAre(kEos, 41));
+  EXPECT_FALSE(Draw(kEos));
+  EXPECT_EQ(heard().ending().choice, 1);
+  EXPECT_EQ(heard().ending().stop_id, kEos);
+  EXPECT_EQ(heard().text, tokenizer_.Decode(std::vector<int32_t>{40}));
 }
 
 TEST_F(GenerationTest, AStopStringAcrossTokensNeverShows) {

@@ -19,6 +19,14 @@ Request RequestOf(int32_t prompt_tokens, int32_t max_tokens) {
   return request;
 }
 
+Request ScoreOf(int32_t prompt_tokens, const std::vector<int>& continuations) {
+  Request request = RequestOf(prompt_tokens, 0);
+  for (const int tokens : continuations) {
+    request.continuations.emplace_back(static_cast<size_t>(tokens));
+  }
+  return request;
+}
+
 SchedulerDriver::SchedulerDriver(const DriverOptions& options)
     : options_(options),
       pool_({.capacity_bytes = options.slabs * options.slab_bytes,
@@ -43,7 +51,15 @@ RequestId SchedulerDriver::Submit(Request request) {
   for (size_t i = 0; i < request.prompt.size(); ++i) {
     request.prompt[i] = Token(id, static_cast<int32_t>(i));
   }
-  requests_[id].request = request;
+  for (size_t k = 0; k < request.continuations.size(); ++k) {
+    for (size_t i = 0; i < request.continuations[k].size(); ++i) {
+      request.continuations[k][i] = ContinuationToken(id, k, i);
+    }
+  }
+  Shadow& shadow = requests_[id];
+  shadow.request = request;
+  shadow.continuation = static_cast<size_t>(-1);
+  shadow.NextContinuation();
   events_.submitted.push_back({id, std::move(request)});
   return id;
 }
@@ -94,6 +110,11 @@ int32_t SchedulerDriver::Token(RequestId id, int32_t index) {
       (id * 7919 + static_cast<uint64_t>(index) * 104729) % 50000);
 }
 
+int32_t SchedulerDriver::ContinuationToken(RequestId id, size_t continuation,
+                                           size_t index) {
+  return Token(id, static_cast<int32_t>(1000 * (continuation + 1) + index));
+}
+
 bool SchedulerDriver::Live(RequestId id) const {
   return !requests_.at(id).ended.has_value();
 }
@@ -112,6 +133,15 @@ const std::vector<int32_t>& SchedulerDriver::UsedLogits(RequestId id) const {
 
 void SchedulerDriver::StopAfter(RequestId id, int32_t tokens) {
   requests_.at(id).stop_after = tokens;
+}
+
+// Moves on to the next continuation that has tokens to compute, if any.
+bool SchedulerDriver::Shadow::NextContinuation() {
+  do {
+    ++continuation;
+  } while (continuation < request.continuations.size() &&
+           request.continuations[continuation].size() == 1);
+  return continuation < request.continuations.size();
 }
 
 // The newest running sequences go first, never the oldest, and none of those
@@ -179,7 +209,13 @@ StepResult SchedulerDriver::Compute(const StepPart& part) {
   EXPECT_EQ(sequence.computed, shadow.computed);
   shadow.computed += part.num_tokens;
   for (int32_t i = sequence.computed; i < shadow.computed; ++i) {
-    EXPECT_EQ(sequence.tokens[static_cast<size_t>(i)], Token(sequence.id, i));
+    const bool scored =
+        i >= sequence.prompt_tokens && !shadow.request.continuations.empty();
+    EXPECT_EQ(sequence.tokens[static_cast<size_t>(i)],
+              scored ? ContinuationToken(
+                           sequence.id, shadow.continuation,
+                           static_cast<size_t>(i - sequence.prompt_tokens))
+                     : Token(sequence.id, i));
   }
   for (int32_t row = part.logits_rows; row > 0; --row) {
     shadow.used_logits.push_back(shadow.computed - row);
@@ -187,6 +223,15 @@ StepResult SchedulerDriver::Compute(const StepPart& part) {
   StepResult result;
   if (shadow.computed < sequence.length()) return result;
   EXPECT_GE(part.logits_rows, 1);
+  if (!shadow.request.continuations.empty()) {
+    if (shadow.NextContinuation()) {
+      result.continuation = shadow.continuation;
+      shadow.computed = sequence.prompt_tokens;
+    } else {
+      result.end = EndCause::kLength;
+    }
+    return result;
+  }
   if (shadow.request.sampling.max_tokens > 0) {
     result.token = Token(sequence.id, sequence.length());
     ++shadow.generated;

@@ -31,6 +31,8 @@ struct DriverOptions {
 DriverOptions PoolOf(int64_t blocks);
 
 Request RequestOf(int32_t prompt_tokens, int32_t max_tokens);
+// Scores continuations of so many tokens.
+Request ScoreOf(int32_t prompt_tokens, const std::vector<int>& continuations);
 
 class SchedulerDriver {
  public:
@@ -48,6 +50,8 @@ class SchedulerDriver {
 
   // The token that stands at `index` of the sequence.
   static int32_t Token(RequestId id, int32_t index);
+  static int32_t ContinuationToken(RequestId id, size_t continuation,
+                                   size_t index);
 
   bool Runs(RequestId id) const { return running_.count(id) == 1; }
   bool Live(RequestId id) const;
@@ -63,6 +67,7 @@ class SchedulerDriver {
 
   BlockPool& pool() { return pool_; }
   Scheduler& scheduler() { return *scheduler_; }
+  const Scheduler& scheduler() const { return *scheduler_; }
   absl::Time now = absl::UnixEpoch();
 
  private:
@@ -71,9 +76,12 @@ class SchedulerDriver {
     std::optional<EndCause> ended;
     std::optional<int32_t> stop_after;
     int32_t generated = 0;
-    int32_t computed = 0;  // since it was last admitted
+    size_t continuation = 0;  // that follows the prompt
+    int32_t computed = 0;     // since it was last admitted
     int32_t preemptions = 0;
     std::vector<int32_t> used_logits;
+
+    bool NextContinuation();
   };
 
   void CheckPreemptions();

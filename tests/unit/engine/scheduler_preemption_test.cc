@@ -52,17 +52,32 @@ TEST(SchedulerPreemptionTest, APreemptedSequenceGoesBackBeforeYoungerOnes) {
 TEST(SchedulerPreemptionTest, RecomputingUsesNoLogitsTwice) {
   SchedulerDriver driver(PoolOf(4));
   const RequestId a = driver.Submit(16, 40);
-  Request request = RequestOf(16, 40);
-  request.score_from = 1;
-  const RequestId b = driver.Submit(request);
-  const RequestId c = driver.Submit(request);
+  const RequestId b = driver.Submit(16, 40);
+  const RequestId c = driver.Submit(16, 40);
   driver.RunDry();
   EXPECT_GT(driver.Preemptions(b) + driver.Preemptions(c), 0);
-  std::vector<int32_t> once(16 + 39);
-  std::iota(once.begin(), once.end(), 0);
+  std::vector<int32_t> once(40);
+  std::iota(once.begin(), once.end(), 15);
   EXPECT_EQ(driver.UsedLogits(b), once);
   EXPECT_EQ(driver.UsedLogits(c), once);
   EXPECT_THAT(driver.UsedLogits(a), SizeIs(40));
+}
+
+TEST(SchedulerPreemptionTest, AContinuationIsPreemptedAndUsesNoLogitsTwice) {
+  DriverOptions options = PoolOf(4);
+  options.scheduler.step_tokens = 8;
+  SchedulerDriver driver(options);
+  driver.Submit(16, 40);
+  const RequestId scored = driver.Submit(ScoreOf(16, {2, 20, 1, 20, 20}));
+  driver.RunDry();
+  EXPECT_GT(driver.Preemptions(scored), 0);
+  std::vector<int32_t> expected = {15, 16};
+  for (int i = 0; i < 3; ++i) {
+    for (int32_t position = 16; position < 35; ++position) {
+      expected.push_back(position);
+    }
+  }
+  EXPECT_EQ(driver.UsedLogits(scored), expected);
 }
 
 TEST(SchedulerPreemptionTest, VictimsAreTakenFromAllModels) {

@@ -77,7 +77,12 @@ class Traffic {
     const int prompt = Chance(0.2) ? Pick(60, 200) : Pick(1, 60);
     request.prompt.resize(static_cast<size_t>(prompt));
     request.sampling.max_tokens = Chance(0.1) ? 0 : Pick(1, 120);
-    if (Chance(0.2)) request.score_from = Pick(1, prompt);
+    if (Chance(0.2)) {
+      request.sampling.max_tokens = 0;
+      for (int i = Pick(1, 5); i > 0; --i) {
+        request.continuations.emplace_back(static_cast<size_t>(Pick(1, 40)));
+      }
+    }
     if (Chance(0.3)) {
       request.deadline = driver_.now + absl::Milliseconds(Pick(0, 800));
     }

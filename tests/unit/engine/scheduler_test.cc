@@ -154,25 +154,49 @@ TEST(SchedulerTest, ScoredPositionsGiveLogitsAndLimitTheChunk) {
   DriverOptions options = PoolOf(16);
   options.models[0].max_logits_rows = 10;
   SchedulerDriver driver(options);
-  Request request = RequestOf(50, 2);
-  request.score_from = 21;  // the logits of position 20 score token 21
-  const RequestId id = driver.Submit(request);
+  // The logits of position 20 score the token after it; the last is never
+  // computed.
+  const RequestId id = driver.Submit(ScoreOf(21, {31}));
   EXPECT_THAT(Tokens(driver.Step()), ElementsAre(30));
   EXPECT_THAT(Tokens(driver.Step()), ElementsAre(10));
   driver.RunDry();
-  std::vector<int32_t> expected(31);  // 20 to 49, then one decoded
+  std::vector<int32_t> expected(31);
   std::iota(expected.begin(), expected.end(), 20);
   EXPECT_EQ(driver.UsedLogits(id), expected);
+  EXPECT_EQ(driver.Generated(id), 0);
 }
 
-TEST(SchedulerTest, AScoreOnlyRequestEndsWithItsPrompt) {
+TEST(SchedulerTest, ContinuationsFollowOnePromptThatIsComputedOnce) {
   SchedulerDriver driver(PoolOf(4));
-  Request request = RequestOf(64, 0);
-  request.score_from = 1;
-  const RequestId id = driver.Submit(request);
-  driver.RunDry();
-  EXPECT_THAT(driver.UsedLogits(id), SizeIs(64));
-  EXPECT_EQ(driver.Generated(id), 0);
+  const RequestId id = driver.Submit(ScoreOf(40, {1, 3, 2, 1, 5}));
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(42));
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(1));
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(4));
+  EXPECT_EQ(driver.Ended(id), EndCause::kLength);
+  EXPECT_THAT(driver.UsedLogits(id),
+              ElementsAre(39, 40, 41, 40, 40, 41, 42, 43));
+  EXPECT_EQ(driver.pool().bytes().used, 0);
+}
+
+TEST(SchedulerTest, ContinuationsOfOneTokenNeedOnlyThePrompt) {
+  SchedulerDriver driver(PoolOf(4));
+  const RequestId id = driver.Submit(ScoreOf(64, {1, 1, 1}));
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(64));
+  EXPECT_EQ(driver.Ended(id), EndCause::kLength);
+  EXPECT_THAT(driver.UsedLogits(id), ElementsAre(63));
+}
+
+TEST(SchedulerTest, RefusesAContinuationOverTheContextOrThePool) {
+  DriverOptions options = PoolOf(4);
+  options.models[0].max_context = 100;
+  const SchedulerDriver driver(options);
+  const Scheduler& scheduler = driver.scheduler();
+  EXPECT_TRUE(scheduler.CheckFits(ScoreOf(40, {25, 2})).ok());
+  absl::Status status = scheduler.CheckFits(ScoreOf(40, {2, 26}));
+  EXPECT_THAT(status.message(), HasSubstr("prompt: a prompt of 40 tokens"));
+  EXPECT_THAT(status.message(), HasSubstr("need 5 KV blocks"));
+  status = scheduler.CheckFits(ScoreOf(40, {61}));
+  EXPECT_THAT(status.message(), HasSubstr("at most 39 fit the context"));
 }
 
 TEST(SchedulerTest, RefusesAPromptOverTheContext) {

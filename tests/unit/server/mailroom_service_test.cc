@@ -1,5 +1,6 @@
 // The whole server with models/mailroom, dense and pruned side by side.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <thread>
@@ -144,6 +145,91 @@ TEST_F(MailroomTest, ScoresAsItClassifies) {
         inference_->Score(&score_context, score, &scored);
     ASSERT_TRUE(status.ok()) << status.error_message();
     EXPECT_NEAR(scored.total_logprob(), label.logprob(), 1e-4);
+  }
+}
+
+TEST_F(MailroomTest, ScoresCandidatesAsOneByOne) {
+  v1::ScoreRequest request;
+  request.set_model("mailroom");
+  request.set_prompt_text("Dear all, the meeting moves to");
+  const std::vector<std::string> texts = {" Thursday", " Wednesday evening",
+                                          " the office next door", " x"};
+  for (const std::string& text : texts)
+    request.add_candidates()->set_text(text);
+  grpc::ClientContext context;
+  v1::ScoreResponse together;
+  grpc::Status status = inference_->Score(&context, request, &together);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(together.candidates_size(), 4);
+  request.clear_candidates();
+  for (size_t i = 0; i < texts.size(); ++i) {
+    request.set_continuation_text(texts[i]);
+    grpc::ClientContext one;
+    v1::ScoreResponse alone;
+    status = inference_->Score(&one, request, &alone);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    const v1::ScoredCandidate& candidate =
+        together.candidates(static_cast<int>(i));
+    ASSERT_EQ(candidate.tokens_size(), alone.tokens_size());
+    for (int k = 0; k < alone.tokens_size(); ++k) {
+      EXPECT_EQ(candidate.tokens(k).token_id(), alone.tokens(k).token_id());
+      EXPECT_EQ(candidate.tokens(k).logprob(), alone.tokens(k).logprob());
+    }
+    EXPECT_EQ(candidate.perplexity(), alone.perplexity());
+  }
+}
+
+TEST_F(MailroomTest, GatesOfZeroScoreLikeThePrunedModel) {
+  v1::GetModelRequest which;
+  which.set_name("mailroom-half");
+  v1::GetModelResponse half;
+  grpc::ClientContext model_context;
+  ASSERT_TRUE(models_->GetModel(&model_context, which, &half).ok());
+  v1::ScoreRequest request;
+  request.set_continuation_text(
+      "Dear all, the meeting about the new release moves to Thursday.");
+  std::vector<v1::ScoreResponse> responses(3);
+  for (size_t i = 0; i < 3; ++i) {
+    // Dense, pruned, gated.
+    request.set_model(i == 1 ? "mailroom-half" : "mailroom");
+    if (i == 2) {
+      for (const v1::LayerHeads& layer : half.model().layers()) {
+        v1::LayerGates* gates = request.mutable_head_gates()->add_layers();
+        gates->mutable_query_heads()->Resize(layer.query_heads_unpruned(), 0);
+        for (const int head : layer.query_heads()) {
+          gates->set_query_heads(head, 1);
+        }
+      }
+    }
+    grpc::ClientContext context;
+    const grpc::Status status =
+        inference_->Score(&context, request, &responses[i]);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  EXPECT_NEAR(responses[2].mean_nll(), responses[1].mean_nll(), 1e-3);
+  EXPECT_GT(std::fabs(responses[0].mean_nll() - responses[1].mean_nll()), 0.01);
+}
+
+TEST_F(MailroomTest, AnswersWithOneOfTheChoices) {
+  const std::vector<std::string> choices = {" Thursday", " Thursday at ten",
+                                            " next week", "!"};
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    v1::GenerateRequest request;
+    request.set_model("mailroom");
+    request.set_text("Dear all, the meeting moves to");
+    request.mutable_sampling()->set_temperature(3);
+    request.mutable_sampling()->set_seed(seed);
+    request.mutable_choices()->Assign(choices.begin(), choices.end());
+    grpc::ClientContext context;
+    const auto reader = inference_->Generate(&context, request);
+    std::string text;
+    v1::GenerateResponse response;
+    while (reader->Read(&response)) text += response.text();
+    const grpc::Status status = reader->Finish();
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    ASSERT_TRUE(response.has_choice());
+    EXPECT_EQ(text, choices[static_cast<size_t>(response.choice())]);
+    EXPECT_EQ(response.finish_reason(), v1::FINISH_REASON_STOP);
   }
 }
 

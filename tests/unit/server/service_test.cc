@@ -7,23 +7,19 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Candidates and prompt tokens have log-probabilities -1, -2, ...
+// The tokens of continuation k have log-probabilities -1 - k, -2 - k, ...
 void ScoreDownwards(const Request& request,
                     const std::shared_ptr<RequestSink>& sink) {
-  PromptScores scores;
-  const size_t scored =
-      request.score_from.has_value()
-          ? request.prompt.size() - static_cast<size_t>(*request.score_from)
-          : 0;
-  for (size_t i = 1; i <= scored; ++i) {
-    scores.prompt_logprobs.push_back(-static_cast<float>(i));
-  }
-  for (size_t i = 1; i <= request.candidates.size(); ++i) {
-    scores.candidate_logprobs.push_back(-static_cast<float>(i));
+  Scores scores;
+  for (size_t k = 0; k < request.continuations.size(); ++k) {
+    std::vector<float>& logprobs = scores.logprobs.emplace_back();
+    for (size_t i = 1; i <= request.continuations[k].size(); ++i) {
+      logprobs.push_back(-static_cast<float>(i + k));
+    }
   }
   sink->OnScores(std::move(scores));
   sink->OnEnd(FakeEngine::MakeEnding(
-      EndCause::kLength, static_cast<int32_t>(request.prompt.size()), 0));
+      EndCause::kLength, static_cast<int32_t>(GivenTokens(request)), 0));
 }
 
 TEST_F(ServiceTest, StreamsAnAnswer) {
@@ -144,7 +140,58 @@ TEST_F(ServiceTest, ScoresAContinuation) {
   EXPECT_EQ(response.tokens(2).token_id(), 6);
   EXPECT_EQ(response.tokens(2).logprob(), -3.0f);
   EXPECT_EQ(response.total_logprob(), -6.0);
+  EXPECT_EQ(response.mean_nll(), 2.0);
+  EXPECT_NEAR(response.perplexity(), 7.389056, 1e-6);
+  EXPECT_EQ(response.candidates_size(), 0);
   EXPECT_EQ(response.usage().prompt_tokens(), 4);
+}
+
+TEST_F(ServiceTest, ScoresCandidatesInOrder) {
+  engine_->SetScript(ScoreDownwards);
+  grpc::ClientContext context;
+  v1::ScoreRequest request;
+  request.set_model("mail");
+  request.mutable_prompt_tokens()->add_ids(1);
+  request.add_candidates()->set_text("spam");
+  v1::TokenIds* tokens = request.add_candidates()->mutable_tokens();
+  tokens->add_ids(8);
+  tokens->add_ids(9);
+  v1::ScoreResponse response;
+  const grpc::Status status = inference_->Score(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.candidates_size(), 2);
+  EXPECT_EQ(response.candidates(0).tokens_size(), 1);
+  EXPECT_EQ(response.candidates(0).total_logprob(), -1.0);
+  ASSERT_EQ(response.candidates(1).tokens_size(), 2);
+  EXPECT_EQ(response.candidates(1).tokens(1).token_id(), 9);
+  EXPECT_EQ(response.candidates(1).tokens(1).logprob(), -3.0f);
+  EXPECT_EQ(response.candidates(1).total_logprob(), -5.0);
+  EXPECT_EQ(response.candidates(1).mean_nll(), 2.5);
+  EXPECT_NEAR(response.candidates(1).perplexity(), 12.182494, 1e-6);
+  EXPECT_EQ(response.tokens_size(), 0);
+  EXPECT_EQ(response.usage().prompt_tokens(), 4);
+}
+
+TEST_F(ServiceTest, SaysWhichChoiceTheAnswerIs) {
+  engine_->SetScript(
+      [](const Request& request, const std::shared_ptr<RequestSink>& sink) {
+        EXPECT_EQ(request.sampling.choices.size(), 2u);
+        Ending ending = FakeEngine::MakeEnding(EndCause::kStop, 1, 1);
+        ending.choice = 1;
+        sink->OnEnd(std::move(ending));
+      });
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Prompt();
+  request.add_choices("spam");
+  request.add_choices("ham");
+  std::vector<v1::GenerateResponse> responses;
+  ASSERT_TRUE(Generate(&context, request, &responses).ok());
+  ASSERT_EQ(responses.size(), 1u);
+  EXPECT_TRUE(responses[0].has_choice());
+  EXPECT_EQ(responses[0].choice(), 1);
+  EXPECT_EQ(responses[0].finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_EQ(responses[0].stopped_by_case(),
+            v1::GenerateResponse::STOPPED_BY_NOT_SET);
 }
 
 TEST_F(ServiceTest, ClassifiesInputsInOrder) {

@@ -4,10 +4,12 @@
 #include <functional>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "field_of.h"
 #include "gmock/gmock.h"
-#include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "served_models.h"
 #include "server/classification.h"
@@ -20,18 +22,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// The field that the BadRequest of `status` names.
-std::string FieldOf(const absl::Status& status) {
-  const absl::optional<absl::Cord> payload =
-      status.GetPayload("type.googleapis.com/google.rpc.BadRequest");
-  google::rpc::BadRequest bad_request;
-  if (!payload.has_value() ||
-      !bad_request.ParseFromString(std::string(*payload))) {
-    return "";
-  }
-  return bad_request.field_violations(0).field();
-}
 
 v1::GenerateRequest GoodRequest() {
   v1::GenerateRequest request;
@@ -57,8 +47,13 @@ TEST_F(Validation, FillsInTheDefaults) {
   EXPECT_EQ(result->sampling.top_p, 1.0f);
   EXPECT_EQ(result->sampling.min_p, 0.0f);
   EXPECT_EQ(result->sampling.max_tokens, 32 - prompt);
-  EXPECT_FALSE(result->score_from.has_value());
-  EXPECT_THAT(result->candidates, IsEmpty());
+  EXPECT_EQ(result->sampling.repetition_penalty, 1.0f);
+  EXPECT_EQ(result->sampling.presence_penalty, 0.0f);
+  EXPECT_EQ(result->sampling.frequency_penalty, 0.0f);
+  EXPECT_THAT(result->sampling.logit_bias, IsEmpty());
+  EXPECT_THAT(result->sampling.choices, IsEmpty());
+  EXPECT_THAT(result->continuations, IsEmpty());
+  EXPECT_THAT(result->head_gates, IsEmpty());
 }
 
 TEST_F(Validation, TakesOverWhatIsAsked) {
@@ -69,6 +64,11 @@ TEST_F(Validation, TakesOverWhatIsAsked) {
   sampling.set_top_p(0.9f);
   sampling.set_min_p(0.1f);
   sampling.set_seed(42);
+  sampling.set_repetition_penalty(1.25f);
+  sampling.set_presence_penalty(-0.5f);
+  sampling.set_frequency_penalty(0.75f);
+  (*sampling.mutable_logit_bias())[11] = 2.0f;
+  (*sampling.mutable_logit_bias())[3] = -100.0f;
   request.set_min_tokens(2);
   request.add_stop("END");
   request.add_stop_token_ids(9);
@@ -82,6 +82,12 @@ TEST_F(Validation, TakesOverWhatIsAsked) {
   EXPECT_EQ(result->sampling.top_p, 0.9f);
   EXPECT_EQ(result->sampling.min_p, 0.1f);
   EXPECT_EQ(result->sampling.seed, 42u);
+  EXPECT_EQ(result->sampling.repetition_penalty, 1.25f);
+  EXPECT_EQ(result->sampling.presence_penalty, -0.5f);
+  EXPECT_EQ(result->sampling.frequency_penalty, 0.75f);
+  EXPECT_THAT(result->sampling.logit_bias,
+              ElementsAre(std::pair<const int32_t, float>(3, -INFINITY),
+                          std::pair<const int32_t, float>(11, 2.0f)));
   EXPECT_EQ(result->sampling.max_tokens, 8);
   EXPECT_EQ(result->sampling.min_tokens, 2);
   EXPECT_THAT(result->sampling.stops, ElementsAre("END"));
@@ -115,6 +121,28 @@ std::vector<BadField> BadFields(int32_t vocab) {
          &v1::SamplingParams::set_top_p);
   floats("sampling.min_p", {kNan, kInf, -0.1f, 1.1f},
          &v1::SamplingParams::set_min_p);
+  floats("sampling.repetition_penalty",
+         {kNan, kInf, 0.0f, -1.0f, 0.009f, 100.1f},
+         &v1::SamplingParams::set_repetition_penalty);
+  floats("sampling.presence_penalty", {kNan, kInf, -kInf, -2.1f, 2.1f},
+         &v1::SamplingParams::set_presence_penalty);
+  floats("sampling.frequency_penalty", {kNan, kInf, -kInf, -2.1f, 2.1f},
+         &v1::SamplingParams::set_frequency_penalty);
+  for (const float bias : {kNan, kInf, -kInf, -100.1f, 100.1f}) {
+    cases.push_back({"sampling.logit_bias[5]", [bias](R& r) {
+                       (*r.mutable_sampling()->mutable_logit_bias())[5] = bias;
+                     }});
+  }
+  for (const int32_t id : {-1, vocab}) {
+    cases.push_back({absl::StrCat("sampling.logit_bias[", id, "]"), [id](R& r) {
+                       (*r.mutable_sampling()->mutable_logit_bias())[id] = 1;
+                     }});
+  }
+  cases.push_back({"sampling.logit_bias", [](R& r) {
+                     for (int id = 0; id < 301; ++id) {
+                       (*r.mutable_sampling()->mutable_logit_bias())[id] = 1;
+                     }
+                   }});
   constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
   constexpr int32_t kLeast = std::numeric_limits<int32_t>::min();
   for (const int32_t k : {-1, kLeast, vocab + 1, kMost}) {
@@ -148,6 +176,33 @@ std::vector<BadField> BadFields(int32_t vocab) {
                    }});
   cases.push_back({"stop[0]", [](R& r) { r.add_stop(""); }});
   cases.push_back({"stop[0]", [](R& r) { r.add_stop(std::string(65, 'x')); }});
+  const auto choices = [&cases](std::string field,
+                                std::vector<std::string> texts,
+                                std::function<void(R&)> spoil = nullptr,
+                                Reason reason = Reason::kInvalidRequest) {
+    cases.push_back({std::move(field),
+                     [texts, spoil](R& r) {
+                       r.clear_max_tokens();
+                       for (const std::string& text : texts) {
+                         r.add_choices(text);
+                       }
+                       if (spoil) spoil(r);
+                     },
+                     reason});
+  };
+  choices("choices", std::vector<std::string>(257, "x"));
+  choices("choices[1]", {"spam", ""});
+  choices("choices[0]", {std::string(1025, 'x')});
+  choices("choices[2]", {"spam", "ham", "spam"});
+  choices("stop", {"spam"}, [](R& r) { r.add_stop("x"); });
+  choices("stop_token_ids", {"spam"}, [](R& r) { r.add_stop_token_ids(1); });
+  choices("min_tokens", {"spam"}, [](R& r) { r.set_min_tokens(1); });
+  choices("ignore_eos", {"spam"}, [](R& r) { r.set_ignore_eos(true); });
+  choices("max_tokens", {"1234567"}, [](R& r) { r.set_max_tokens(6); });
+  choices(
+      "choices", {"1234567"},
+      [](R& r) { r.mutable_tokens()->mutable_ids()->Resize(26, 1); },
+      Reason::kTooLong);
   cases.push_back({"prompt", [](R& r) { r.clear_prompt(); }});
   cases.push_back({"text", [](R& r) { r.set_text(""); }});
   cases.push_back({"tokens.ids", [](R& r) { r.mutable_tokens()->Clear(); }});
@@ -213,6 +268,31 @@ TEST_F(Validation, TakesTheEdgesOfEachRange) {
   }
 }
 
+TEST_F(Validation, AnAnswerOfChoicesIsAsLongAsTheLongest) {
+  v1::GenerateRequest request = GoodRequest();
+  request.clear_max_tokens();
+  for (const char* text : {"ham", "12345", "spam"}) request.add_choices(text);
+  const absl::StatusOr<Request> result = ToEngineRequest(request, model_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->sampling.choices.size(), 3u);
+  EXPECT_EQ(result->sampling.choices[2], model_.tokenizer->Encode("spam"));
+  const size_t digits = result->sampling.choices[1].size();
+  EXPECT_GT(digits, 1u);
+  EXPECT_EQ(result->sampling.max_tokens, static_cast<int32_t>(digits));
+}
+
+TEST_F(Validation, AChoiceMayBeginAnotherIfTheModelHasAnEndOfText) {
+  v1::GenerateRequest request = GoodRequest();
+  for (const char* text : {"ham", "12345", "1234"}) request.add_choices(text);
+  const absl::Status status = ToEngineRequest(request, model_).status();
+  EXPECT_EQ(FieldOf(status), "choices[2]") << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("begins choices[1]"));
+  ServedModel model = model_;
+  model.eos_ids = {1};
+  const absl::StatusOr<Request> result = ToEngineRequest(request, model);
+  EXPECT_TRUE(result.ok()) << result.status();
+}
+
 TEST_F(Validation, NeverRepeatsThePrompt) {
   v1::GenerateRequest request;
   std::string secret;
@@ -222,115 +302,6 @@ TEST_F(Validation, NeverRepeatsThePrompt) {
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(ToGrpcStatus(status).error_message().find("swordfish"),
             std::string::npos);
-}
-
-TEST_F(Validation, ScoresTheContinuationAlone) {
-  v1::ScoreRequest request;
-  request.mutable_prompt_tokens()->add_ids(3);
-  request.mutable_prompt_tokens()->add_ids(4);
-  request.mutable_continuation_tokens()->add_ids(5);
-  absl::StatusOr<Request> result = ToEngineRequest(request, model_);
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(result->prompt, ElementsAre(3, 4, 5));
-  EXPECT_EQ(result->score_from, 2);
-  EXPECT_EQ(result->sampling.max_tokens, 0);
-
-  request.clear_prompt();
-  request.mutable_continuation_tokens()->add_ids(6);
-  result = ToEngineRequest(request, model_);
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->score_from, 1);
-
-  request.mutable_continuation_tokens()->mutable_ids()->Truncate(1);
-  result = ToEngineRequest(request, model_);
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_FALSE(result->score_from.has_value());
-}
-
-TEST_F(Validation, RefusesBadScoreRequests) {
-  v1::ScoreRequest request;
-  EXPECT_EQ(FieldOf(ToEngineRequest(request, model_).status()), "continuation");
-  request.set_continuation_text("");
-  EXPECT_EQ(FieldOf(ToEngineRequest(request, model_).status()),
-            "continuation_text");
-  request.mutable_continuation_tokens()->add_ids(model_.vocab);
-  EXPECT_EQ(FieldOf(ToEngineRequest(request, model_).status()),
-            "continuation_tokens.ids[0]");
-  request.mutable_continuation_tokens()->mutable_ids()->Set(0, 1);
-  request.mutable_prompt_tokens()->add_ids(-1);
-  EXPECT_EQ(FieldOf(ToEngineRequest(request, model_).status()),
-            "prompt_tokens.ids[0]");
-  request.mutable_prompt_tokens()->mutable_ids()->Resize(32, 1);
-  request.mutable_prompt_tokens()->set_ids(0, 1);
-  const absl::Status status = ToEngineRequest(request, model_).status();
-  EXPECT_EQ(FieldOf(status), "continuation");
-  EXPECT_EQ(ReasonOf(status), Reason::kTooLong);
-}
-
-TEST_F(Validation, ClassifiesWithOneRequestForSingleTokenLabels) {
-  v1::ClassifyRequest request;
-  request.add_inputs("win money");
-  request.add_inputs("");
-  const absl::StatusOr<std::vector<Request>> result =
-      ToEngineRequests(request, model_);
-  ASSERT_TRUE(result.ok()) << result.status();
-  ASSERT_EQ(result->size(), 2u);
-  for (const Request& part : *result) {
-    EXPECT_THAT(part.candidates,
-                ElementsAre(model_.tokenizer->Encode("spam")[0],
-                            model_.tokenizer->Encode("ham")[0]));
-    EXPECT_EQ(part.prompt.front(), model_.tokenizer->SpecialId("<|bos|>"));
-    EXPECT_EQ(part.prompt.back(), model_.tokenizer->SpecialId("<|label|>"));
-    EXPECT_FALSE(part.score_from.has_value());
-  }
-}
-
-TEST_F(Validation, ClassifiesWithARequestForEachLabelOtherwise) {
-  const ServedModel model = MakeServedModel("tiny", 0, {"spam", "not spam"});
-  v1::ClassifyRequest request;
-  request.add_inputs("hello");
-  const absl::StatusOr<std::vector<Request>> result =
-      ToEngineRequests(request, model);
-  ASSERT_TRUE(result.ok()) << result.status();
-  ASSERT_EQ(result->size(), 2u);
-  for (size_t label = 0; label < 2; ++label) {
-    const Request& part = (*result)[label];
-    ASSERT_TRUE(part.score_from.has_value());
-    EXPECT_THAT(part.candidates, IsEmpty());
-    EXPECT_EQ(std::vector<int32_t>(part.prompt.begin() + *part.score_from,
-                                   part.prompt.end()),
-              model.classify->labels[label].ids);
-  }
-}
-
-TEST_F(Validation, RefusesBadClassifyRequests) {
-  v1::ClassifyRequest request;
-  EXPECT_EQ(FieldOf(ToEngineRequests(request, model_).status()), "inputs");
-  request.add_inputs("fine");
-  request.add_inputs("1234567890123456789012345678901234567890");
-  const absl::Status status = ToEngineRequests(request, model_).status();
-  EXPECT_EQ(FieldOf(status), "inputs[1]");
-  EXPECT_EQ(ReasonOf(status), Reason::kTooLong);
-  request.clear_inputs();
-  for (int i = 0; i < 257; ++i) request.add_inputs("x");
-  EXPECT_EQ(FieldOf(ToEngineRequests(request, model_).status()), "inputs");
-
-  const ServedModel plain = MakeServedModel("plain", 0);
-  EXPECT_TRUE(
-      absl::IsFailedPrecondition(ToEngineRequests(request, plain).status()));
-}
-
-TEST_F(Validation, BoundsTheSequencesOfAClassifyCall) {
-  // 256 labels of several tokens: 256 sequences an input.
-  ServedModel model = MakeServedModel("tiny", 0, {"spam", "not spam"});
-  model.max_context = 8192;
-  for (int i = 0; i < 254; ++i) {
-    model.classify->labels.push_back({"x", {1, i}});
-  }
-  v1::ClassifyRequest request;
-  for (int i = 0; i < 8; ++i) request.add_inputs(std::string(6000, '7'));
-  const absl::Status status = ToEngineRequests(request, model).status();
-  EXPECT_EQ(FieldOf(status), "inputs[2]") << status;
 }
 
 TEST(SetUpClassify, RefusesWhatTheTokenizerCannotTell) {
