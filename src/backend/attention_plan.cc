@@ -9,34 +9,33 @@
 namespace headcount {
 namespace {
 
-// The rows of one item or of one group of splits, for every KV head.
-void PlanTile(const LayerHeads& heads, const WorkItem& tile,
+// Adds what the rows of `tile` walk for KV head `tile.kv_slot`: one item, or
+// splits and their merge.
+void PlanTile(const KvHead& head, WorkItem tile,
               const AttentionPlanOptions& options, AttentionPlan* plan) {
   const int32_t chunk = options.chunk_tokens;
-  const bool split =
-      tile.num_rows <= options.max_split_rows && tile.kv_end > chunk;
-  for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
+  // The first row, at kv_end - num_rows, sees the farthest back.
+  const int64_t first = head.retention.FirstSeen(tile.kv_end - tile.num_rows);
+  tile.kv_begin = static_cast<int32_t>(first / kBlockTokens * kBlockTokens);
+  const int32_t first_chunk = tile.kv_begin / chunk;
+  const int32_t num_chunks = (tile.kv_end + chunk - 1) / chunk - first_chunk;
+  if (tile.num_rows > options.max_split_rows || num_chunks == 1) {
+    plan->items.push_back(tile);
+    return;
+  }
+  plan->merges.push_back(
+      {.kv_slot = tile.kv_slot,
+       .first_row = tile.first_row,
+       .num_rows = tile.num_rows,
+       .first_partial = static_cast<int32_t>(plan->num_partials),
+       .num_splits = num_chunks});
+  for (int32_t i = first_chunk; i < first_chunk + num_chunks; ++i) {
     WorkItem item = tile;
-    item.kv_slot = static_cast<int32_t>(slot);
-    if (!split) {
-      plan->items.push_back(item);
-      continue;
-    }
-    const int64_t slots =
-        int64_t{tile.num_rows} * heads.kv_heads[slot].num_queries;
-    plan->merges.push_back(
-        {.kv_slot = item.kv_slot,
-         .first_row = tile.first_row,
-         .num_rows = tile.num_rows,
-         .first_partial = static_cast<int32_t>(plan->num_partials),
-         .num_splits = (tile.kv_end + chunk - 1) / chunk});
-    for (int32_t begin = 0; begin < tile.kv_end; begin += chunk) {
-      item.kv_begin = begin;
-      item.kv_end = std::min(begin + chunk, tile.kv_end);
-      item.partial = static_cast<int32_t>(plan->num_partials);
-      plan->items.push_back(item);
-      plan->num_partials += slots;
-    }
+    item.kv_begin = std::max(tile.kv_begin, i * chunk);
+    item.kv_end = std::min((i + 1) * chunk, tile.kv_end);
+    item.partial = static_cast<int32_t>(plan->num_partials);
+    plan->items.push_back(item);
+    plan->num_partials += int64_t{tile.num_rows} * head.num_queries;
   }
 }
 
@@ -63,13 +62,15 @@ void PlanAttention(const LayerHeads& heads,
     const StepSequence& sequence = sequences[s];
     for (int32_t row = 0; row < sequence.num_rows; row += options.tile_rows) {
       const int32_t rows = std::min(options.tile_rows, sequence.num_rows - row);
-      PlanTile(heads,
-               {.sequence = static_cast<int32_t>(s),
-                .first_row = sequence.first_row + row,
-                .num_rows = rows,
-                .kv_begin = 0,
-                .kv_end = sequence.past + row + rows},
-               options, plan);
+      for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
+        PlanTile(heads.kv_heads[slot],
+                 {.sequence = static_cast<int32_t>(s),
+                  .kv_slot = static_cast<int32_t>(slot),
+                  .first_row = sequence.first_row + row,
+                  .num_rows = rows,
+                  .kv_end = sequence.past + row + rows},
+                 options, plan);
+      }
     }
   }
   // Ties by place, so that the order does not depend on the sort.

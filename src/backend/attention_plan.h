@@ -1,6 +1,6 @@
 // The list of work that attention walks in one step, made on the host: the
 // same on every backend. Ragged groups, mixed prefill and decode, long
-// sequences and pruned heads are only different items.
+// sequences, sliding windows and pruned heads are only different items.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,15 @@ struct StepSequence {
 
 // Query rows [first_row, first_row + num_rows) of the step x the query heads of
 // one KV head against tokens [kv_begin, kv_end). Each row sees tokens up to its
-// own position only.
+// own position only, and of a windowed KV head those from the head's
+// retention.FirstSeen(position) on.
 struct WorkItem {
   int32_t sequence = 0;
   int32_t kv_slot = 0;
   int32_t first_row = 0;
   int32_t num_rows = 0;
+  // The start of a block: of the first that a row sees, or of a later chunk.
+  // Blocks before it may have been given back.
   int32_t kv_begin = 0;
   int32_t kv_end = 0;
   // First of num_rows * num_queries slots for an unfinished result, or -1 when
@@ -65,7 +68,7 @@ struct AttentionPlanOptions {
 
 // Overwrites `plan`, whose memory is reused. Deterministic. Items come with the
 // most work first, so that the last ones to start are short; an item with a
-// partial result is exactly one chunk.
+// partial result is exactly one chunk, as far as its rows see it.
 void PlanAttention(const LayerHeads& heads,
                    absl::Span<const StepSequence> sequences,
                    const AttentionPlanOptions& options, AttentionPlan* plan);

@@ -14,7 +14,12 @@ constexpr int kMaxLayers = 65536;
 constexpr int kMaxHeads = 65536;
 
 absl::Status CheckShape(int layer, const LayerShape& shape) {
-  if (shape == LayerShape{}) return absl::OkStatus();
+  if (shape.retention.window < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", layer, ": a window of ", shape.retention.window,
+                     " tokens; there must be at least 1, or 0 for all"));
+  }
+  if (shape.query_heads == 0 && shape.kv_heads == 0) return absl::OkStatus();
   if (shape.query_heads < 1 || shape.query_heads > kMaxHeads ||
       shape.kv_heads < 1 || shape.query_heads % shape.kv_heads != 0) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -65,9 +70,37 @@ LayerHeads KeptHeads(const LayerShape& shape, const std::set<int>* pruned,
                               .first_query = first_query,
                               .num_queries = num_queries,
                               .group = 0,
+                              .retention = shape.retention,
                               .dtype = dtype});
   }
   return layer;
+}
+
+// Sorts the KV heads of `layers` into groups, and tells them theirs.
+std::vector<KvGroup> MakeGroups(std::vector<LayerHeads>* layers) {
+  std::vector<KvGroup> groups = {KvGroup{}};  // full
+  for (size_t layer = 0; layer < layers->size(); ++layer) {
+    const std::vector<KvHead>& heads = (*layers)[layer].kv_heads;
+    for (size_t slot = 0; slot < heads.size(); ++slot) {
+      auto group =
+          std::find_if(groups.begin(), groups.end(), [&](const KvGroup& other) {
+            return other.retention == heads[slot].retention;
+          });
+      if (group == groups.end()) {
+        group = groups.insert(group, {heads[slot].retention, {}});
+      }
+      group->heads.push_back({static_cast<int>(layer), static_cast<int>(slot)});
+    }
+  }
+  if (groups.front().heads.empty()) groups.erase(groups.begin());
+  for (size_t group = 0; group < groups.size(); ++group) {
+    for (const KvHeadId& id : groups[group].heads) {
+      (*layers)[static_cast<size_t>(id.layer)]
+          .kv_heads[static_cast<size_t>(id.kv_slot)]
+          .group = static_cast<int>(group);
+    }
+  }
+  return groups;
 }
 
 }  // namespace
@@ -90,19 +123,17 @@ absl::StatusOr<HeadLayout> HeadLayout::Create(const HeadLayoutSpec& spec) {
 
   HeadLayout layout;
   layout.head_dim_ = spec.head_dim;
-  KvGroup full;
-  std::vector<const LayerHeads*> classes;  // a layer of each class
   layout.layers_.reserve(spec.layers.size());
   for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const int layer = static_cast<int>(i);
-    const auto pruned = spec.mask.pruned.find(layer);
-    const LayerHeads& heads = layout.layers_.emplace_back(
+    const auto pruned = spec.mask.pruned.find(static_cast<int>(i));
+    layout.layers_.push_back(
         KeptHeads(spec.layers[i],
                   pruned == spec.mask.pruned.end() ? nullptr : &pruned->second,
                   spec.kv_dtype));
-    for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
-      full.heads.push_back({layer, static_cast<int>(slot)});
-    }
+  }
+  layout.groups_ = MakeGroups(&layout.layers_);
+  std::vector<const LayerHeads*> classes;  // a layer of each class
+  for (const LayerHeads& heads : layout.layers_) {
     const auto same =
         std::find_if(classes.begin(), classes.end(),
                      [&](const LayerHeads* other) { return *other == heads; });
@@ -115,7 +146,6 @@ absl::StatusOr<HeadLayout> HeadLayout::Create(const HeadLayoutSpec& spec) {
     layout.dense_kv_heads_ += heads.dense.kv_heads;
   }
   layout.num_layer_classes_ = static_cast<int>(classes.size());
-  if (!full.heads.empty()) layout.groups_.push_back(std::move(full));
   return layout;
 }
 

@@ -22,6 +22,7 @@ namespace headcount {
 struct LayerShape {
   int query_heads = 0;
   int kv_heads = 0;
+  Retention retention = {};  // of all its KV heads
   bool operator==(const LayerShape&) const = default;
 };
 
@@ -29,10 +30,11 @@ struct LayerShape {
 // LayerHeads::query_heads, because the heads of a group are neighbours in the
 // unpruned model and pruning keeps their order.
 struct KvHead {
-  int index = 0;        // in the unpruned layer
-  int first_query = 0;  // slot in LayerHeads::query_heads
-  int num_queries = 0;  // >= 1; groups of one layer may differ ("ragged")
-  int group = 0;        // index in HeadLayout::groups()
+  int index = 0;             // in the unpruned layer
+  int first_query = 0;       // slot in LayerHeads::query_heads
+  int num_queries = 0;       // >= 1; groups of one layer may differ ("ragged")
+  int group = 0;             // index in HeadLayout::groups()
+  Retention retention = {};  // that of the group
   KvDtype dtype = KvDtype::kF16;
   bool operator==(const KvHead&) const = default;
 };
@@ -65,8 +67,8 @@ class HeadLayout {
   const std::vector<LayerHeads>& layers() const { return layers_; }
   int head_dim() const { return head_dim_; }
 
-  // Retention rules in use; empty when no layer has attention. Today one
-  // group, `full`, that holds every kept KV head.
+  // Retention rules in use: `full` first, then windows in the order in which
+  // layers name them. Empty when no layer has attention.
   const std::vector<KvGroup>& groups() const { return groups_; }
 
   // Layers with equal LayerHeads have the same class, numbered from 0 in order

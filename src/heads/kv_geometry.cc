@@ -1,5 +1,6 @@
 #include "heads/kv_geometry.h"
 
+#include <limits>
 #include <numbers>
 #include <optional>
 #include <string>
@@ -75,6 +76,16 @@ const KvPage& KvGeometry::page(int layer, int kv_slot) const {
 int64_t KvGeometry::BlocksFor(int64_t tokens) {
   CHECK(tokens >= 0) << tokens << " tokens";
   return tokens / kBlockTokens + (tokens % kBlockTokens != 0 ? 1 : 0);
+}
+
+int64_t KvGeometry::MostBlocks(const Retention& retention,
+                               int64_t step_tokens) {
+  CHECK(step_tokens >= 1) << step_tokens << " tokens";
+  if (retention.full()) return std::numeric_limits<int64_t>::max();
+  // The first token of the step sees window - 1 before itself, and may be the
+  // last one of its block.
+  const int64_t span = retention.window - 1 + step_tokens;
+  return BlocksFor(span - 1) + 1;
 }
 
 absl::StatusOr<int64_t> KvBytesPerToken(const HeadLayout& layout) {

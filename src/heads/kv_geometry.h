@@ -43,6 +43,10 @@ class KvGeometry {
 
   // Blocks that hold `tokens` tokens of one sequence.
   static int64_t BlocksFor(int64_t tokens);
+  // The most blocks of a group that one sequence ever holds at once, when a
+  // step computes up to `step_tokens` of its tokens: those that the step writes
+  // and that its first token sees. INT64_MAX where nothing is given back.
+  static int64_t MostBlocks(const Retention& retention, int64_t step_tokens);
 
  private:
   KvGeometry() = default;

@@ -2,10 +2,27 @@
 // BlockTable per group.
 #pragma once
 
-#include <string_view>
+#include <algorithm>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 namespace headcount {
+
+// Which tokens the queries of a KV head attend to, and so how long a sequence
+// keeps them: `full`, all of them; or a sliding window (Beltagy et al. 2020,
+// arXiv:2004.05150), of which the query itself is one.
+struct Retention {
+  int32_t window = 0;  // tokens; 0: full
+
+  bool full() const { return window == 0; }
+  // The first token that the query at `position` attends to. No later query
+  // attends to one before it.
+  int64_t FirstSeen(int64_t position) const {
+    return full() ? 0 : std::max<int64_t>(0, position + 1 - window);
+  }
+  bool operator==(const Retention&) const = default;
+};
 
 // One kept KV head of a model.
 struct KvHeadId {
@@ -15,14 +32,8 @@ struct KvHeadId {
 };
 
 struct KvGroup {
-  // `full` keeps every token. Sliding windows and streaming heads add rules
-  // here.
-  enum class Retention { kFull };
-
-  Retention retention = Retention::kFull;
+  Retention retention;
   std::vector<KvHeadId> heads;  // by layer, then slot; never empty
 };
-
-constexpr std::string_view RetentionName(KvGroup::Retention) { return "full"; }
 
 }  // namespace headcount

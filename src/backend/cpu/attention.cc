@@ -6,8 +6,8 @@
 // was loaded serves the whole ragged group and all rows.
 //
 // No result depends on its neighbours in a tile. A query's numbers are made by
-// the same chain of operations wherever it stands, and its chain ends at the
-// last token that it sees: nothing unseen is multiplied by zero.
+// the same chain of operations wherever it stands, and its chain goes from the
+// first token that it sees to the last: nothing unseen is multiplied by zero.
 #include "backend/cpu/attention.h"
 
 #include <algorithm>
@@ -48,7 +48,8 @@ struct Walk {
   int num_queries = 0;  // of the group: query i is row i / num_queries
   int num_rows = 0;
   int64_t first_position = 0;  // of the first row
-  int64_t kv_begin = 0;        // a multiple of chunk_tokens
+  Retention retention;
+  int64_t kv_begin = 0;  // a multiple of kBlockTokens
   int64_t kv_end = 0;
   int64_t chunk_tokens = 0;
   const float* q = nullptr;  // of the first row
@@ -104,7 +105,15 @@ constexpr int ValueVectors(int queries) {
   return PowerOfTwoBelow(kAccumulators / queries);
 }
 
-// Queries [begin, end) of an item, and the chunk that they are walking.
+struct TokenRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  TokenRange From(int64_t token) const { return {begin - token, end - token}; }
+};
+
+// Queries [begin, end) of an item, and the chunk that they are walking: all of
+// it, or as much as the item has of it.
 struct ChunkWalk {
   const Walk* walk = nullptr;
   int begin = 0;
@@ -115,10 +124,12 @@ struct ChunkWalk {
 
   int count() const { return end - begin; }
   int64_t blocks() const { return (length + kBlockTokens - 1) / kBlockTokens; }
-  // Tokens of the chunk that query `i` of the walk sees.
-  int64_t Visible(int i) const {
+  // What query `i` of the walk sees of the chunk. Both ends rise with `i`.
+  TokenRange Seen(int i) const {
     const int64_t position = walk->first_position + i / walk->num_queries;
-    return std::clamp<int64_t>(position + 1 - token, 0, length);
+    const int64_t first = walk->retention.FirstSeen(position);
+    return {std::clamp<int64_t>(first - token, 0, length),
+            std::clamp<int64_t>(position + 1 - token, 0, length)};
   }
   template <class T>
   const T* Page(int64_t block, int64_t page_offset) const {
@@ -255,23 +266,27 @@ void ComputeScores(const ChunkWalk& chunk) {
   }
 }
 
-// Vector `v` of the scores at `from`, of which the first `valid` count.
-HWY_INLINE VF32 LoadScores(const float* from, int v, int valid) {
+// Vector `v` of a block's scores, of which those in `seen` count.
+HWY_INLINE VF32 LoadScores(const float* from, int v, TokenRange seen) {
   const F32 d;
   const VF32 scores = hn::LoadU(d, from + v * kStep);
-  if (valid >= kBlockTokens) return scores;
+  if (seen.begin <= 0 && seen.end >= kBlockTokens) return scores;
   const VF32 index = hn::Iota(d, static_cast<float>(v * kStep));
-  const auto seen = hn::Lt(index, hn::Set(d, static_cast<float>(valid)));
-  return hn::IfThenElse(seen, scores, hn::Set(d, -HUGE_VALF));
+  const VF32 begin = hn::Set(d, static_cast<float>(seen.begin));
+  const VF32 end = hn::Set(d, static_cast<float>(seen.end));
+  return hn::IfThenElse(hn::And(hn::Ge(index, begin), hn::Lt(index, end)),
+                        scores, hn::Set(d, -HUGE_VALF));
 }
 
 // Makes weights 2^(score - highest) of the scores of one query, in place, and
 // notes the highest score and the sum of weights.
 void Softmax(const ChunkWalk& chunk, int query) {
   const F32 d;
-  const int visible = static_cast<int>(chunk.Visible(chunk.begin + query));
-  float* const scores = chunk.Scores(0, query);
-  constexpr int kStride = kMaxQueries * kBlockTokens;  // between blocks
+  // Blocks of which something is seen.
+  const TokenRange seen = chunk.Seen(chunk.begin + query);
+  const int64_t first = seen.begin / kBlockTokens;
+  const int64_t last =
+      seen.begin < seen.end ? (seen.end - 1) / kBlockTokens : first - 1;
   VF32 highest[kTokenVectors];
   VF32 sum[kTokenVectors];
 #pragma GCC unroll 16
@@ -279,13 +294,13 @@ void Softmax(const ChunkWalk& chunk, int query) {
     highest[v] = hn::Set(d, -HUGE_VALF);
     sum[v] = hn::Zero(d);
   }
-  const float* from = scores;
-  for (int valid = visible; valid > 0; valid -= kBlockTokens) {
+  for (int64_t block = first; block <= last; ++block) {
+    const float* from = chunk.Scores(block, query);
+    const TokenRange here = seen.From(block * kBlockTokens);
 #pragma GCC unroll 16
     for (int v = 0; v < kTokenVectors; ++v) {
-      highest[v] = hn::Max(highest[v], LoadScores(from, v, valid));
+      highest[v] = hn::Max(highest[v], LoadScores(from, v, here));
     }
-    from += kStride;
   }
   HWY_ALIGN float lanes[kBlockTokens];
 #pragma GCC unroll 16
@@ -294,15 +309,15 @@ void Softmax(const ChunkWalk& chunk, int query) {
   }
   const float max = Max16(lanes);
   const VF32 shift = hn::Set(d, max);
-  float* to = scores;
-  for (int valid = visible; valid > 0; valid -= kBlockTokens) {
+  for (int64_t block = first; block <= last; ++block) {
+    float* to = chunk.Scores(block, query);
+    const TokenRange here = seen.From(block * kBlockTokens);
 #pragma GCC unroll 16
     for (int v = 0; v < kTokenVectors; ++v) {
-      const VF32 weight = Exp2(d, hn::Sub(LoadScores(to, v, valid), shift));
+      const VF32 weight = Exp2(d, hn::Sub(LoadScores(to, v, here), shift));
       hn::StoreU(weight, d, to + v * kStep);
       sum[v] = hn::Add(sum[v], weight);
     }
-    to += kStride;
   }
 #pragma GCC unroll 16
   for (int v = 0; v < kTokenVectors; ++v) {
@@ -313,18 +328,15 @@ void Softmax(const ChunkWalk& chunk, int query) {
   state[1] = Sum16(lanes);
 }
 
-// Tokens [begin, end) of the chunk, and elements from `element`.
 struct ValueRange {
-  int64_t begin = 0;
-  int64_t end = 0;
-  int element = 0;
+  TokenRange tokens;
+  int element = 0;  // and those after it
 };
 
 // Blocks between the values in use and those being fetched from memory.
 constexpr int64_t kValueBlocksAhead = 4;
 
-// Adds weighted values to the states of R queries, or starts them at the
-// chunk's first token: N vectors of D elements.
+// Adds weighted values to the states of R queries: N vectors of D elements.
 template <class T, int R, int N, class D>
 HWY_NOINLINE void ValueTile(D d, const ChunkWalk& chunk, int query,
                             const ValueRange& range) {
@@ -338,15 +350,13 @@ HWY_NOINLINE void ValueTile(D d, const ChunkWalk& chunk, int query,
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
-      sum[r][n] = range.begin == 0
-                      ? hn::Zero(d)
-                      : hn::LoadU(d, state + r * state_size + n * kWidth);
+      sum[r][n] = hn::LoadU(d, state + r * state_size + n * kWidth);
     }
   }
-  for (int64_t token = range.begin; token < range.end;) {
+  for (int64_t token = range.tokens.begin; token < range.tokens.end;) {
     const int64_t block = token / kBlockTokens;
     const int64_t end =
-        std::min<int64_t>((block + 1) * kBlockTokens, range.end);
+        std::min<int64_t>((block + 1) * kBlockTokens, range.tokens.end);
     const int slot = static_cast<int>(token % kBlockTokens);
     const int64_t offset = int64_t{slot} * head_dim + range.element;
     const T* HWY_RESTRICT value = chunk.Page<T>(block, page_offset) + offset;
@@ -412,14 +422,15 @@ void ValueTiles(const ChunkWalk& chunk, int query, ValueRange range) {
 
 template <class T, int R = kMaxValueQueries>
 HWY_INLINE void ValueTiles(const ChunkWalk& chunk, int query, int queries,
-                           const ValueRange& range) {
-  if (queries == R) return ValueTiles<T, R>(chunk, query, range);
+                           TokenRange tokens) {
+  if (queries == R) return ValueTiles<T, R>(chunk, query, {tokens});
   if constexpr (R > 1) {
-    ValueTiles<T, R - 1>(chunk, query, queries, range);
+    ValueTiles<T, R - 1>(chunk, query, queries, tokens);
   }
 }
 
-// The weighted sum of values, for all queries.
+// The weighted sum of values, for all queries: tokens that all of a tile see in
+// one go, those before and after them query by query.
 template <class T>
 void SumValues(const ChunkWalk& chunk) {
   const int count = chunk.count();
@@ -427,13 +438,26 @@ void SumValues(const ChunkWalk& chunk) {
   for (int tile = 0; tile < tiles; ++tile) {
     const int begin = TileBegin(count, tile, tiles);
     const int end = TileBegin(count, tile + 1, tiles);
-    // Queries rise with their rows, so the first one sees the least.
-    const int64_t shared = chunk.Visible(chunk.begin + begin);
-    ValueTiles<T>(chunk, begin, end - begin, {.begin = 0, .end = shared});
+    // Queries rise with their rows: the last one begins, the first one ends
+    // what is shared.
+    TokenRange shared = {chunk.Seen(chunk.begin + end - 1).begin,
+                         chunk.Seen(chunk.begin + begin).end};
+    shared.end = std::max(shared.begin, shared.end);
     for (int query = begin; query < end; ++query) {
-      const int64_t visible = chunk.Visible(chunk.begin + query);
-      if (visible > shared) {
-        ValueTiles<T, 1>(chunk, query, {.begin = shared, .end = visible});
+      std::fill_n(chunk.State(query), chunk.walk->head_dim, 0.0f);
+      const TokenRange seen = chunk.Seen(chunk.begin + query);
+      const int64_t before = std::min(shared.begin, seen.end);
+      if (seen.begin < before) {
+        ValueTiles<T, 1>(chunk, query, {{seen.begin, before}});
+      }
+    }
+    if (shared.begin < shared.end) {
+      ValueTiles<T>(chunk, begin, end - begin, shared);
+    }
+    for (int query = begin; query < end; ++query) {
+      const TokenRange seen = chunk.Seen(chunk.begin + query);
+      if (seen.end > shared.end) {
+        ValueTiles<T, 1>(chunk, query, {{shared.end, seen.end}});
       }
     }
   }
@@ -493,8 +517,11 @@ void WalkItem(const Walk& walk, const WalkScratch& scratch, float* states) {
                     .scratch = scratch};
     ScaleQueries(chunk);
     for (chunk.token = walk.kv_begin; chunk.token < walk.kv_end;
-         chunk.token += walk.chunk_tokens) {
-      chunk.length = std::min(walk.chunk_tokens, walk.kv_end - chunk.token);
+         chunk.token += chunk.length) {
+      // To the next multiple.
+      chunk.length =
+          std::min(walk.chunk_tokens - chunk.token % walk.chunk_tokens,
+                   walk.kv_end - chunk.token);
       if (walk.page.dtype == KvDtype::kF32) {
         WalkChunk<float>(chunk, states);
       } else {
@@ -588,6 +615,7 @@ class LayerAttention {
     walk.num_queries = head.num_queries;
     walk.num_rows = item.num_rows;
     walk.first_position = sequence.past + (item.first_row - sequence.first_row);
+    walk.retention = head.retention;
     walk.kv_begin = item.kv_begin;
     walk.kv_end = item.kv_end;
     walk.chunk_tokens = plan_.chunk_tokens;

@@ -12,8 +12,8 @@
 namespace headcount {
 namespace {
 
-// Groups of the given sizes, one for each KV head.
-LayerHeads RaggedHeads(const std::vector<int>& group_sizes) {
+// Groups of the given sizes, one for each KV head; window 0: full.
+LayerHeads RaggedHeads(const std::vector<int>& group_sizes, int window = 0) {
   LayerHeads heads;
   int query = 0;
   for (const int size : group_sizes) {
@@ -21,6 +21,7 @@ LayerHeads RaggedHeads(const std::vector<int>& group_sizes) {
     head.index = static_cast<int>(heads.kv_heads.size());
     head.first_query = query;
     head.num_queries = size;
+    head.retention.window = window;
     heads.kv_heads.push_back(head);
     for (int i = 0; i < size; ++i) heads.query_heads.push_back(query++);
   }
@@ -53,7 +54,10 @@ Coverage VisibleTokens(const LayerHeads& heads,
   for (const StepSequence& sequence : sequences) {
     for (int row = 0; row < sequence.num_rows; ++row) {
       for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
-        for (int token = 0; token <= sequence.past + row; ++token) {
+        const int window = heads.kv_heads[slot].retention.window;
+        const int end = sequence.past + row + 1;
+        for (int token = window == 0 ? 0 : std::max(0, end - window);
+             token < end; ++token) {
           coverage[{sequence.first_row + row, static_cast<int>(slot), token}] =
               1;
         }
@@ -63,7 +67,7 @@ Coverage VisibleTokens(const LayerHeads& heads,
   return coverage;
 }
 
-Coverage PlannedTokens(const AttentionPlan& plan,
+Coverage PlannedTokens(const AttentionPlan& plan, int window,
                        const std::vector<StepSequence>& sequences) {
   Coverage coverage;
   for (const WorkItem& item : plan.items) {
@@ -73,7 +77,8 @@ Coverage PlannedTokens(const AttentionPlan& plan,
          ++row) {
       const int position = sequence.past + row - sequence.first_row;
       const int end = std::min(item.kv_end, position + 1);
-      for (int token = item.kv_begin; token < end; ++token) {
+      const int first = window == 0 ? 0 : position + 1 - window;
+      for (int token = std::max(item.kv_begin, first); token < end; ++token) {
         ++coverage[{row, item.kv_slot, token}];
       }
     }
@@ -89,7 +94,8 @@ TEST(AttentionPlanTest, CoversEveryVisibleTokenExactlyOnce) {
     for (int i = RandomInt(random, 1, 4); i > 0; --i) {
       groups.push_back(RandomInt(random, 1, 5));
     }
-    const LayerHeads heads = RaggedHeads(groups);
+    const int window = RandomInt(random, 0, 1) * RandomInt(random, 1, 400);
+    const LayerHeads heads = RaggedHeads(groups, window);
     const std::vector<StepSequence> sequences =
         RandomSequences(random, RandomInt(random, 1, 5));
     AttentionPlanOptions options;
@@ -98,7 +104,8 @@ TEST(AttentionPlanTest, CoversEveryVisibleTokenExactlyOnce) {
     options.max_split_rows = RandomInt(random, 0, 8);
     PlanAttention(heads, sequences, options, &plan);
     EXPECT_EQ(plan.chunk_tokens, options.chunk_tokens);
-    EXPECT_EQ(PlannedTokens(plan, sequences), VisibleTokens(heads, sequences));
+    EXPECT_EQ(PlannedTokens(plan, window, sequences),
+              VisibleTokens(heads, sequences));
   }
 }
 
@@ -144,6 +151,37 @@ TEST(AttentionPlanTest, MergesNameTheSplitsOfTheirRowsInTokenOrder) {
     }
     EXPECT_TRUE(by_slot.empty());
     EXPECT_EQ(slots, plan.num_partials);
+  }
+}
+
+// Nothing is walked that lies in a block before the window of an item's first
+// row, because that block may have been given back.
+TEST(AttentionPlanTest, ItemsBeginAtTheFirstBlockOfTheWindow) {
+  AttentionPlan plan;
+  StepSequence decode;
+  decode.num_rows = 1;
+  decode.past = 9999;
+  const LayerHeads heads = RaggedHeads({2}, 100);
+  PlanAttention(heads, {decode}, {}, &plan);
+  ASSERT_EQ(plan.items.size(), 1u);
+  EXPECT_EQ(plan.items[0].kv_begin, 9900 / 16 * 16);
+  EXPECT_EQ(plan.items[0].kv_end, 10000);
+
+  StepSequence prompt;
+  prompt.num_rows = 32;
+  prompt.past = 512;
+  PlanAttention(heads, {prompt}, {.tile_rows = 16}, &plan);
+  ASSERT_EQ(plan.items.size(), 2u);
+  EXPECT_EQ(plan.items[0].kv_begin, (512 - 99) / 16 * 16);
+  EXPECT_EQ(plan.items[1].kv_begin, (528 - 99) / 16 * 16);
+
+  decode.past = 1030;  // over chunks 1 and 2 of 512
+  PlanAttention(heads, {decode}, {}, &plan);
+  ASSERT_EQ(plan.merges.size(), 1u);
+  EXPECT_EQ(plan.merges[0].num_splits, 2);
+  for (const WorkItem& item : plan.items) {
+    EXPECT_EQ(item.kv_begin, item.partial == 0 ? 931 / 16 * 16 : 1024);
+    EXPECT_EQ(item.kv_end, item.partial == 0 ? 1024 : 1031);
   }
 }
 

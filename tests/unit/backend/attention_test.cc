@@ -72,12 +72,30 @@ TEST(AttentionTest, AgreesWithDoublePrecisionForRaggedGroups) {
   });
 }
 
+// Windows inside a block, of whole blocks and chunks, across chunks of 32, and
+// wider than the sequence; rows of a tile whose windows do not overlap.
+TEST(AttentionTest, AgreesWithDoublePrecisionUnderASlidingWindow) {
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 2});
+  ForEachSimdTarget([&] {
+    for (const int window : {1, 3, 8, 16, 17, 32, 45, 64, 100, 300}) {
+      for (const KvDtype dtype : {KvDtype::kF32, KvDtype::kF16}) {
+        ExpectAgreesWithReference({.shape = {9, 3},
+                                   .pruned = {3, 5, 7},
+                                   .dtype = dtype,
+                                   .window = window,
+                                   .lengths = {1, 170, 40}},
+                                  backend.get());
+      }
+    }
+  });
+}
+
 // The property that all scheduling rests on.
 TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
   const std::unique_ptr<Backend> one = CreateCpuBackend({.threads = 1});
   const std::unique_ptr<Backend> three = CreateCpuBackend({.threads = 3});
   ForEachSimdTarget([&] {
-    for (int round = 0; round < 6; ++round) {
+    for (int round = 0; round < 9; ++round) {
       TestRandom random(static_cast<uint32_t>(round));
       AttentionCase attention_case;
       attention_case.shape =
@@ -85,6 +103,7 @@ TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
       if (round % 3 != 0) attention_case.pruned = {1, 2, 4};
       attention_case.head_dim = kHeadDims[RandomInt(random, 0, 8)];
       attention_case.dtype = round % 2 == 0 ? KvDtype::kF16 : KvDtype::kF32;
+      if (round >= 6) attention_case.window = RandomInt(random, 1, 120);
       attention_case.lengths = {RandomInt(random, 1, 150),
                                 RandomInt(random, 1, 40),
                                 RandomInt(random, 100, 200)};
@@ -111,21 +130,24 @@ TEST(AttentionTest, ARowHasTheSameBitsHoweverTheWorkIsCut) {
 TEST(AttentionTest, LongDecodesAreSplitWithoutAChange) {
   const std::unique_ptr<Backend> one = CreateCpuBackend({.threads = 1});
   const std::unique_ptr<Backend> two = CreateCpuBackend({.threads = 2});
-  const AttentionWorld world({.shape = {6, 2},
-                              .head_dim = 64,
-                              .dtype = KvDtype::kF16,
-                              .lengths = {1300}},
-                             7);
-  const Schedule schedule = {{{.sequence = 0, .rows = 1299}},
-                             {{.sequence = 0, .rows = 1}}};
-  AttentionPlanOptions unsplit;
-  unsplit.max_split_rows = 0;
-  const std::vector<float> a = world.Run(schedule, unsplit, one.get(), 1);
-  const std::vector<float> b = world.Run(schedule, {}, two.get(), 2);
-  EXPECT_EQ(a, b);
-  const std::vector<double> expected = world.Reference();
-  for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_NEAR(a[i], expected[i], 2e-3) << i;
+  for (const int window : {0, 700}) {
+    const AttentionWorld world({.shape = {6, 2},
+                                .head_dim = 64,
+                                .dtype = KvDtype::kF16,
+                                .window = window,
+                                .lengths = {1300}},
+                               7);
+    const Schedule schedule = {{{.sequence = 0, .rows = 1299}},
+                               {{.sequence = 0, .rows = 1}}};
+    AttentionPlanOptions unsplit;
+    unsplit.max_split_rows = 0;
+    const std::vector<float> a = world.Run(schedule, unsplit, one.get(), 1);
+    const std::vector<float> b = world.Run(schedule, {}, two.get(), 2);
+    EXPECT_EQ(a, b);
+    const std::vector<double> expected = world.Reference();
+    for (size_t i = 0; i < a.size(); ++i) {
+      ASSERT_NEAR(a[i], expected[i], 2e-3) << i;
+    }
   }
 }
 

@@ -21,6 +21,9 @@ constexpr int kLayer = 1;
 HeadLayout MakeLayout(const AttentionCase& attention_case) {
   HeadLayoutSpec spec;
   spec.layers = {LayerShape{2, 1}, attention_case.shape};
+  for (LayerShape& shape : spec.layers) {
+    shape.retention.window = attention_case.window;
+  }
   spec.head_dim = attention_case.head_dim;
   spec.kv_dtype = attention_case.dtype;
   if (!attention_case.pruned.empty()) {
@@ -133,7 +136,7 @@ std::vector<float> AttentionWorld::Run(const Schedule& schedule,
                                        Backend* backend,
                                        uint32_t block_seed) const {
   int64_t arena_bytes = 0;
-  const std::vector<std::vector<int64_t>> blocks =
+  std::vector<std::vector<int64_t>> blocks =
       ShuffledBlocks(case_.lengths, geometries_.front().block_bytes(),
                      block_seed, &arena_bytes);
   const std::unique_ptr<Buffer> arena = *backend->Allocate(arena_bytes);
@@ -154,6 +157,7 @@ std::vector<float> AttentionWorld::Run(const Schedule& schedule,
       sequence.num_rows = rows.rows;
       sequence.past = past[s];
       sequence.block_begin = {static_cast<int64_t>(block_offsets.size())};
+      GiveBackUnseen(past[s], arena->data(), &blocks[s]);
       block_offsets.insert(block_offsets.end(), blocks[s].begin(),
                            blocks[s].end());
       for (int i = 0; i < rows.rows; ++i) {
@@ -189,6 +193,20 @@ std::vector<float> AttentionWorld::Run(const Schedule& schedule,
     }
   }
   return result;
+}
+
+// Makes holes of the blocks that the query at `position` does not see.
+void AttentionWorld::GiveBackUnseen(int position, void* arena,
+                                    std::vector<int64_t>* blocks) const {
+  const int64_t unseen = std::max(0, position + 1 - case_.window);
+  if (case_.window == 0) return;
+  const int64_t bytes = geometries_.front().block_bytes();
+  for (size_t i = 0; i < static_cast<size_t>(unseen / kBlockTokens); ++i) {
+    if ((*blocks)[i] < 0) continue;
+    std::memset(static_cast<std::byte*>(arena) + (*blocks)[i], 0xFF,
+                static_cast<size_t>(bytes));
+    (*blocks)[i] = -1;
+  }
 }
 
 // Head `slot` of a token's projection, rotated to its position where asked.
@@ -234,6 +252,9 @@ std::vector<double> AttentionWorld::Reference() const {
             scores.push_back(std::inner_product(query.begin(), query.end(),
                                                 key.begin(), 0.0) /
                              std::sqrt(d));
+          }
+          for (int i = 0; case_.window > 0 && i <= t - case_.window; ++i) {
+            scores[static_cast<size_t>(i)] = -HUGE_VAL;
           }
           const double highest =
               *std::max_element(scores.begin(), scores.end());

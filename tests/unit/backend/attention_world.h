@@ -17,6 +17,7 @@ struct AttentionCase {
   std::set<int> pruned = {};  // query heads of the layer
   int head_dim = 32;
   KvDtype dtype = KvDtype::kF32;
+  int window = 0;                 // tokens; 0: full
   std::vector<int> lengths = {};  // of the sequences
 };
 
@@ -36,8 +37,9 @@ class AttentionWorld {
   // Random sequences with random numbers of rows in every step.
   Schedule RandomSchedule(uint32_t seed) const;
 
-  // Runs `schedule` in a new arena whose unused bytes are NaN. Returns the
-  // output of all tokens, [sequence][token][query heads * head_dim].
+  // Runs `schedule` in a new arena whose unused bytes are NaN, and so are those
+  // of blocks that no later query sees. Returns the output of all tokens,
+  // [sequence][token][query heads * head_dim].
   std::vector<float> Run(const Schedule& schedule,
                          const AttentionPlanOptions& options, Backend* backend,
                          uint32_t block_seed) const;
@@ -50,6 +52,8 @@ class AttentionWorld {
  private:
   int64_t qkv_width() const;
   int64_t FirstToken(int sequence) const;
+  void GiveBackUnseen(int position, void* arena,
+                      std::vector<int64_t>* blocks) const;
   std::vector<double> Head(int64_t token, int position, int64_t slot,
                            bool rotated) const;
 

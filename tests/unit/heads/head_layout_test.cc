@@ -104,6 +104,57 @@ TEST(HeadLayout, AllowsAnotherShapeInEveryLayer) {
   EXPECT_EQ(layout.num_layer_classes(), 4);
 }
 
+// Layers 0 and 3 full, 1 with one window, 2 and 4 with another.
+TEST(HeadLayout, GroupsKvHeadsByTheirWindow) {
+  HeadLayoutSpec spec;
+  spec.layers = {{4, 2},
+                 {4, 2, {.window = 64}},
+                 {4, 2, {.window = 8}},
+                 {4, 2},
+                 {4, 2, {.window = 8}}};
+  spec.head_dim = 16;
+  spec.mask.pruned[2] = {0, 1};
+  const HeadLayout layout = CreateOrDie(spec);
+  ASSERT_EQ(layout.groups().size(), 3u);
+  EXPECT_TRUE(layout.groups()[0].retention.full());
+  EXPECT_EQ(layout.groups()[1].retention.window, 64);
+  EXPECT_EQ(layout.groups()[2].retention.window, 8);
+  EXPECT_THAT(layout.groups()[0].heads,
+              ElementsAre(KvHeadId{0, 0}, KvHeadId{0, 1}, KvHeadId{3, 0},
+                          KvHeadId{3, 1}));
+  EXPECT_THAT(layout.groups()[1].heads,
+              ElementsAre(KvHeadId{1, 0}, KvHeadId{1, 1}));
+  EXPECT_THAT(layout.groups()[2].heads,
+              ElementsAre(KvHeadId{2, 0}, KvHeadId{4, 0}, KvHeadId{4, 1}));
+  for (const KvGroup& group : layout.groups()) {
+    for (const KvHeadId& id : group.heads) {
+      const KvHead& head = layout.layers()[static_cast<size_t>(id.layer)]
+                               .kv_heads[static_cast<size_t>(id.kv_slot)];
+      EXPECT_EQ(&layout.groups()[static_cast<size_t>(head.group)], &group);
+      EXPECT_EQ(head.retention, group.retention);
+    }
+  }
+  // A plan serves layers of one window only.
+  EXPECT_THAT(layout.layer_class(), ElementsAre(0, 1, 2, 0, 3));
+
+  spec.layers = {{4, 2, {.window = 8}}, {4, 2, {.window = 8}}};
+  spec.mask = {};
+  EXPECT_EQ(CreateOrDie(spec).groups().size(), 1u);
+  spec.layers[1].retention.window = -1;
+  EXPECT_THAT(ErrorOf(spec), HasSubstr("layer 1: a window of -1"));
+}
+
+// transformers: position t attends to positions > t - window.
+TEST(Retention, SeesAsManyTokensAsTheWindowItselfIncluded) {
+  const Retention window{.window = 8};
+  EXPECT_EQ(window.FirstSeen(0), 0);
+  EXPECT_EQ(window.FirstSeen(7), 0);
+  EXPECT_EQ(window.FirstSeen(8), 1);
+  EXPECT_EQ(window.FirstSeen(1000), 993);
+  EXPECT_EQ(Retention{.window = 1}.FirstSeen(5), 5);
+  EXPECT_EQ(Retention{}.FirstSeen(1000), 0);
+}
+
 TEST(HeadLayout, NamesTheLayerAndHeadThatDoNotExist) {
   HeadLayoutSpec spec = SmallSpec();
   spec.layers.resize(6, {6, 2});

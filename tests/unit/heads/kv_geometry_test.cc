@@ -142,6 +142,23 @@ TEST(KvGeometry, RoundsTokensUpToBlocks) {
   EXPECT_EQ(KvGeometry::BlocksFor(INT64_MAX), (int64_t{1} << 59));
 }
 
+// By trying every place in a block where a step can start.
+TEST(KvGeometry, BoundsTheBlocksThatAWindowHolds) {
+  EXPECT_EQ(KvGeometry::MostBlocks({}, 1), INT64_MAX);
+  for (const int32_t window : {1, 2, 8, 15, 16, 17, 33, 100, 4096}) {
+    for (const int64_t step : {1, 2, 15, 16, 17, 256}) {
+      int64_t most = 0;
+      for (int64_t past = 5000; past < 5000 + kBlockTokens; ++past) {
+        const int64_t first = (past + 1 - window) / kBlockTokens;
+        const int64_t last = (past + step - 1) / kBlockTokens;
+        most = std::max(most, last - first + 1);
+      }
+      EXPECT_EQ(KvGeometry::MostBlocks({.window = window}, step), most)
+          << window << ", " << step;
+    }
+  }
+}
+
 // Sequences that fit a device: memory x utilisation, less weights (16 bits a
 // parameter) and 1 GiB of overhead, in whole blocks.
 TEST(KvGeometry, FitsAsManySequencesAsThePublishedArithmetic) {
