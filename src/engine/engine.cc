@@ -302,8 +302,8 @@ EngineSnapshot EngineImpl::Counts() const {
     model.running = stats.models[i].running;
     model.waiting = stats.models[i].waiting;
     model.kv_tokens = stats.models[i].kv_tokens;
-    for (const GroupId group : scheduler_models_[i].groups) {
-      model.kv_bytes += pool_->used_bytes(group);
+    for (const SchedulerGroup& group : scheduler_models_[i].groups) {
+      model.kv_bytes += pool_->used_bytes(group.id);
     }
   }
   counts.pool = pool_->bytes();
@@ -334,11 +334,13 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     out.max_context = model.max_context;
     out.max_concurrent = model.max_concurrent;
     out.max_logits_rows = model.max_logits_rows;
-    for (const KvGeometry& geometry : model.model->geometries()) {
+    const std::vector<KvGeometry>& geometries = model.model->geometries();
+    for (size_t i = 0; i < geometries.size(); ++i) {
       const absl::StatusOr<GroupId> group =
-          parts.pool->AddGroup(geometry.block_bytes());
+          parts.pool->AddGroup(geometries[i].block_bytes());
       if (!group.ok()) return Of(model.name, group.status());
-      out.groups.push_back(*group);
+      out.groups.push_back(
+          {*group, model.model->layout().groups()[i].retention});
       ++groups;
     }
   }

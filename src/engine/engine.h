@@ -53,7 +53,7 @@ struct EngineSnapshot {
     int32_t running = 0;
     int32_t waiting = 0;
     int64_t kv_bytes = 0;   // in blocks that its sequences hold
-    int64_t kv_tokens = 0;  // tokens in them
+    int64_t kv_tokens = 0;  // in them; see SchedulerStats
   };
   std::vector<PerModel> models;  // in the order of Create
   PoolBytes pool;

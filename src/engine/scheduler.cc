@@ -13,21 +13,25 @@ namespace {
 
 constexpr int64_t kUnlimited = std::numeric_limits<int32_t>::max();
 
-// The most blocks of every group at once that an empty pool holds.
-int64_t BlocksInEmptyPool(const BlockPool& pool,
-                          const std::vector<GroupId>& groups) {
-  if (groups.empty()) return kUnlimited;
+// The most entries that each block table of one sequence can have when the pool
+// is otherwise empty. most_blocks: [group] held at once.
+int64_t EntriesInEmptyPool(const BlockPool& pool,
+                           const std::vector<SchedulerGroup>& groups,
+                           const std::vector<int64_t>& most_blocks) {
   const int64_t slabs = pool.capacity_bytes() / pool.slab_bytes();
-  const auto fits = [&](int64_t blocks) {
+  const auto fits = [&](int64_t entries) {
     int64_t needed = 0;
-    for (const GroupId group : groups) {
-      const int64_t per_slab = pool.slab_bytes() / pool.block_bytes(group);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const int64_t blocks = std::min(entries, most_blocks[i]);
+      const int64_t per_slab =
+          pool.slab_bytes() / pool.block_bytes(groups[i].id);
       needed += (blocks + per_slab - 1) / per_slab;
     }
     return needed <= slabs;
   };
+  if (fits(kUnlimited)) return kUnlimited;
   int64_t low = 0;
-  int64_t high = pool.TotalBlocks(groups.front());
+  int64_t high = kUnlimited;
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
     if (fits(middle)) {
@@ -52,7 +56,12 @@ Scheduler::Scheduler(const SchedulerOptions& options,
   for (SchedulerModel& model : models) {
     CHECK(model.max_logits_rows >= 1) << model.max_logits_rows;
     ModelState& state = models_.emplace_back();
-    state.pool_blocks = BlocksInEmptyPool(*pool, model.groups);
+    for (const SchedulerGroup& group : model.groups) {
+      state.most_blocks.push_back(
+          KvGeometry::MostBlocks(group.retention, options.step_tokens));
+    }
+    state.pool_entries =
+        EntriesInEmptyPool(*pool, model.groups, state.most_blocks);
     // Every running sequence can then have a token of each step.
     state.max_running = std::min(options.step_tokens, model.max_logits_rows);
     if (model.max_concurrent > 0) {
@@ -77,12 +86,16 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
         context, " tokens; shorten the prompt"));
   }
   const int64_t most = std::min(prompt + new_tokens, context);
-  const int64_t blocks = KvGeometry::BlocksFor(std::max(prompt, most - 1));
-  if (blocks > state.pool_blocks) {
+  const int64_t entries = KvGeometry::BlocksFor(std::max(prompt, most - 1));
+  if (entries > state.pool_entries) {
+    int64_t blocks = 0;  // at once, of the group that needs the most
+    for (const int64_t held : state.most_blocks) {
+      blocks = std::max(blocks, std::min(entries, held));
+    }
     return absl::InvalidArgumentError(absl::StrCat(
         generates ? "max_tokens" : "prompt", ": a prompt of ", prompt,
         " tokens and up to ", most - prompt, " after it need ", blocks,
-        " KV blocks, and the whole pool has ", state.pool_blocks,
+        " KV blocks, and the whole pool has ", state.pool_entries,
         " available (", PoolTokens(request.model),
         " tokens); ask for fewer tokens or enlarge the pool"));
   }
@@ -90,7 +103,7 @@ absl::Status Scheduler::CheckFits(const Request& request) const {
 }
 
 int64_t Scheduler::PoolTokens(int model) const {
-  return models_[static_cast<size_t>(model)].pool_blocks * kBlockTokens;
+  return models_[static_cast<size_t>(model)].pool_entries * kBlockTokens;
 }
 
 StepPlan Scheduler::Step(absl::Time now, StepEvents events) {
@@ -125,8 +138,17 @@ void Scheduler::Commit(const StepPlan& plan,
     sequence.computed += plan.parts[i].num_tokens;
     sequence.next_logits = std::max(sequence.next_logits, sequence.computed);
     if (results[i].token) sequence.tokens.push_back(*results[i].token);
-    if (results[i].continuation) sequence.Follow(*results[i].continuation);
-    if (results[i].end) End(sequence.id);
+    if (results[i].end) {
+      End(sequence.id);
+      continue;
+    }
+    if (results[i].continuation) {
+      sequence.Follow(*results[i].continuation);
+      // The one before it may have moved a window past the prompt's end.
+      if (!HoldsWindows(sequence)) Requeue(&sequence);
+    } else {
+      SlideWindows(&sequence);
+    }
   }
 }
 
@@ -245,15 +267,15 @@ bool Scheduler::OlderIsShortOfBlocks(const Sequence& sequence) const {
                      });
 }
 
-// Gives the sequence blocks for `num_tokens`, or leaves it as it is.
+// Gives the sequence blocks for `num_tokens`, or as many of them as it may hold
+// at once; or leaves it as it is.
 bool Scheduler::Allocate(Sequence* sequence, int32_t num_tokens) {
-  if (sequence->HasRoomFor(num_tokens)) return true;
   const ModelState& state = models_[static_cast<size_t>(sequence->model)];
   std::vector<std::vector<BlockRef>> blocks;
   for (size_t i = 0; i < sequence->tables.size(); ++i) {
-    const auto missing = static_cast<int>(KvGeometry::BlocksFor(num_tokens) -
-                                          sequence->tables[i].num_blocks());
-    blocks.push_back(pool_->Allocate(state.model.groups[i], missing));
+    const auto missing =
+        static_cast<int>(MissingBlocks(*sequence, i, num_tokens));
+    blocks.push_back(pool_->Allocate(state.model.groups[i].id, missing));
     if (static_cast<int>(blocks.back().size()) < missing) return false;
   }
   for (size_t i = 0; i < blocks.size(); ++i) {
@@ -262,11 +284,46 @@ bool Scheduler::Allocate(Sequence* sequence, int32_t num_tokens) {
   return true;
 }
 
+int64_t Scheduler::MissingBlocks(const Sequence& sequence, size_t group,
+                                 int32_t num_tokens) const {
+  const ModelState& state = models_[static_cast<size_t>(sequence.model)];
+  const BlockTable& table = sequence.tables[group];
+  const int64_t missing =
+      KvGeometry::BlocksFor(num_tokens) - table.num_entries();
+  return std::clamp<int64_t>(missing, 0,
+                             state.most_blocks[group] - table.num_blocks());
+}
+
+bool Scheduler::HoldsWindows(const Sequence& sequence) const {
+  const ModelState& state = models_[static_cast<size_t>(sequence.model)];
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    const Retention& retention = state.model.groups[i].retention;
+    if (retention.full()) continue;
+    if (sequence.tables[i].num_holes() * kBlockTokens >
+        retention.FirstSeen(sequence.computed)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Gives back what the sequence's next token does not see.
+void Scheduler::SlideWindows(Sequence* sequence) {
+  const ModelState& state = models_[static_cast<size_t>(sequence->model)];
+  for (size_t i = 0; i < sequence->tables.size(); ++i) {
+    const Retention& retention = state.model.groups[i].retention;
+    if (retention.full()) continue;
+    sequence->tables[i].Slide(retention.FirstSeen(sequence->computed),
+                              TokensToAdmit(*sequence));
+  }
+}
+
 bool Scheduler::BelowWatermark(const ModelState& state) const {
   return std::any_of(
-      state.model.groups.begin(), state.model.groups.end(), [&](GroupId group) {
-        const auto total = static_cast<double>(pool_->TotalBlocks(group));
-        const auto free = static_cast<double>(pool_->AvailableBlocks(group));
+      state.model.groups.begin(), state.model.groups.end(),
+      [&](const SchedulerGroup& group) {
+        const auto total = static_cast<double>(pool_->TotalBlocks(group.id));
+        const auto free = static_cast<double>(pool_->AvailableBlocks(group.id));
         return free < std::ceil(options_.watermark * total);
       });
 }
@@ -293,11 +350,15 @@ Sequence* Scheduler::NewestVictim() const {
 }
 
 void Scheduler::Preempt(Sequence* sequence) {
+  ++sequence->preemptions;
+  ++preemptions_;
+  Requeue(sequence);
+}
+
+void Scheduler::Requeue(Sequence* sequence) {
   ModelState& state = models_[static_cast<size_t>(sequence->model)];
   for (BlockTable& table : sequence->tables) table.Clear();
   sequence->computed = 0;
-  ++sequence->preemptions;
-  ++preemptions_;
   state.running.erase(sequence->id);
   state.waiting.emplace(sequence->id, sequence);
   waiting_tokens_ += sequence->length();
@@ -307,6 +368,19 @@ int32_t Scheduler::TokensToAdmit(const Sequence& sequence) const {
   return Reserved(sequence) ? sequence.max_kv_tokens : sequence.length();
 }
 
+int64_t Scheduler::TokensHeld(const Sequence& sequence) const {
+  const ModelState& state = models_[static_cast<size_t>(sequence.model)];
+  int64_t all_bytes = 0;
+  int64_t held = 0;
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    const int64_t bytes = pool_->block_bytes(state.model.groups[i].id);
+    const int64_t given_back = sequence.tables[i].num_holes() * kBlockTokens;
+    all_bytes += bytes;
+    held += bytes * (sequence.computed - given_back);
+  }
+  return all_bytes == 0 ? sequence.computed : held / all_bytes;
+}
+
 SchedulerStats Scheduler::Stats() const {
   SchedulerStats stats;
   for (const ModelState& state : models_) {
@@ -314,69 +388,12 @@ SchedulerStats Scheduler::Stats() const {
     model.running = static_cast<int32_t>(state.running.size());
     model.waiting = static_cast<int32_t>(state.waiting.size());
     for (const auto& [id, sequence] : state.running) {
-      model.kv_tokens += sequence->computed;
+      model.kv_tokens += TokensHeld(*sequence);
     }
   }
   stats.waiting_tokens = waiting_tokens_;
   stats.preemptions = preemptions_;
   return stats;
-}
-
-void Scheduler::CheckInvariants() const {
-  pool_->CheckInvariants();
-  CheckBlocks();
-  size_t live = 0;
-  size_t timed = 0;
-  int64_t waiting_tokens = 0;
-  for (const ModelState& state : models_) {
-    CHECK(static_cast<int32_t>(state.running.size()) <= state.max_running);
-    for (const auto& [id, sequence] : state.waiting) {
-      waiting_tokens += sequence->length();
-    }
-    live += state.waiting.size() + state.running.size();
-  }
-  for (const auto& [id, sequence] : sequences_) {
-    const ModelState& state = models_[static_cast<size_t>(sequence->model)];
-    CHECK(state.waiting.count(id) + state.running.count(id) == 1) << id;
-    CHECK(sequence->computed < sequence->length()) << id;
-    CHECK(sequence->next_logits < sequence->length()) << id;
-    CHECK(sequence->length() <= sequence->max_kv_tokens) << id;
-    CHECK(sequence->preemptions <= kMaxPreemptions) << id;
-    if (sequence->deadline == absl::InfiniteFuture()) continue;
-    CHECK(deadlines_.count({sequence->deadline, id}) == 1) << id;
-    ++timed;
-  }
-  CHECK(live == sequences_.size()) << live;
-  CHECK(timed == deadlines_.size()) << timed;
-  CHECK(waiting_tokens == waiting_tokens_) << waiting_tokens;
-}
-
-// Running sequences own all that is used in the pool, each block once.
-void Scheduler::CheckBlocks() const {
-  int64_t owned_bytes = 0;
-  std::set<int64_t> offsets;
-  for (const ModelState& state : models_) {
-    for (const auto& [id, sequence] : state.waiting) {
-      CHECK(sequence->computed == 0) << id;
-      for (const BlockTable& table : sequence->tables) {
-        CHECK(table.num_blocks() == 0) << id;
-      }
-    }
-    for (const auto& [id, sequence] : state.running) {
-      CHECK(sequence->HasRoomFor(Reserved(*sequence) ? sequence->max_kv_tokens
-                                                     : sequence->computed))
-          << id;
-      for (size_t i = 0; i < sequence->tables.size(); ++i) {
-        const BlockTable& table = sequence->tables[i];
-        owned_bytes +=
-            table.num_blocks() * pool_->block_bytes(state.model.groups[i]);
-        for (const int64_t offset : table.offsets()) {
-          CHECK(offsets.insert(offset).second) << id << " shares a block";
-        }
-      }
-    }
-  }
-  CHECK(owned_bytes == pool_->bytes().used) << owned_bytes;
 }
 
 }  // namespace headcount

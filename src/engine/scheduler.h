@@ -18,6 +18,11 @@
 //   5. waiting sequences are admitted, oldest first, on blocks for all their
 //      tokens plus a watermark.
 //
+// In a group with a window, a sequence gives blocks back, after each step, that
+// its next token does not see. "Blocks for all their tokens" are then as many
+// as it can hold at once; while it computes its prompt, blocks that fall out of
+// the window become those of later tokens, so that none must be waited for.
+//
 // Why it cannot hang: what can never fit is refused (CheckFits); the oldest
 // running sequence is never preempted; after three preemptions a sequence
 // comes back with blocks for its worst case and is never preempted again; no
@@ -37,6 +42,7 @@
 #include "absl/types/span.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
+#include "heads/kv_group.h"
 #include "kv/block_pool.h"
 
 namespace headcount {
@@ -46,11 +52,17 @@ struct SchedulerOptions {
   double watermark = 0.01;    // part of the pool kept free by admission
 };
 
+// A KvGroup of a model.
+struct SchedulerGroup {
+  GroupId id = 0;  // in the pool
+  Retention retention = {};
+};
+
 struct SchedulerModel {
-  std::vector<GroupId> groups;  // of the pool; empty: no attention left
-  int32_t max_context = 0;      // tokens of a sequence
-  int32_t max_concurrent = 0;   // running sequences; 0: no limit
-  int32_t max_logits_rows = 0;  // of a step; at least 1
+  std::vector<SchedulerGroup> groups;  // empty: no attention left
+  int32_t max_context = 0;             // tokens of a sequence
+  int32_t max_concurrent = 0;          // running sequences; 0: no limit
+  int32_t max_logits_rows = 0;         // of a step; at least 1
 };
 
 // An accepted request. Ids rise with every submission.
@@ -97,6 +109,8 @@ struct SchedulerStats {
   struct PerModel {
     int32_t running = 0;
     int32_t waiting = 0;
+    // In blocks that its sequences hold; the mean, weighted by bytes, where
+    // groups keep unlike numbers of tokens.
     int64_t kv_tokens = 0;
   };
   std::vector<PerModel> models;
@@ -137,7 +151,9 @@ class Scheduler {
   struct ModelState {
     SchedulerModel model;
     int32_t max_running = 0;
-    int64_t pool_blocks = 0;  // of one sequence in each group, pool empty
+    std::vector<int64_t> most_blocks;  // [group] that a sequence holds at once
+    // Of each block table of one sequence, the pool otherwise empty.
+    int64_t pool_entries = 0;
     ByAge running;
     ByAge waiting;
     // The oldest waiting sequence was refused for want of blocks.
@@ -160,12 +176,22 @@ class Scheduler {
 
   bool OlderIsShortOfBlocks(const Sequence& sequence) const;
   bool Allocate(Sequence* sequence, int32_t num_tokens);
+  int64_t MissingBlocks(const Sequence& sequence, size_t group,
+                        int32_t num_tokens) const;
+  void SlideWindows(Sequence* sequence);
+  // Whether the blocks that its next token sees are all there.
+  bool HoldsWindows(const Sequence& sequence) const;
   bool BelowWatermark(const ModelState& state) const;
   Sequence* NewestVictim() const;
   void Preempt(Sequence* sequence);
+  // Takes all blocks of a running sequence and lets it wait; it is computed
+  // anew.
+  void Requeue(Sequence* sequence);
   bool NothingRuns() const;
   int32_t TokensToAdmit(const Sequence& sequence) const;
+  int64_t TokensHeld(const Sequence& sequence) const;
   void CheckBlocks() const;
+  void CheckTables(const Sequence& sequence) const;
 
   SchedulerOptions options_;
   BlockPool* pool_;

@@ -1,5 +1,6 @@
 #include "kv/block_table.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "heads/kv_geometry.h"
@@ -13,13 +14,26 @@ void BlockTable::Append(std::vector<BlockRef> blocks) {
   }
 }
 
+void BlockTable::Slide(int64_t first_token, int64_t num_tokens) {
+  const int64_t end = std::min(first_token / kBlockTokens, num_entries());
+  while (num_holes_ < end) {
+    const auto entry = static_cast<size_t>(num_holes_++);
+    BlockRef block = std::move(blocks_[entry]);
+    const int64_t offset = std::exchange(offsets_[entry], kHole);
+    if (capacity_tokens() >= num_tokens) continue;
+    blocks_.push_back(std::move(block));
+    offsets_.push_back(offset);
+  }
+}
+
 void BlockTable::Clear() {
   blocks_.clear();
   offsets_.clear();
+  num_holes_ = 0;
 }
 
 int64_t BlockTable::capacity_tokens() const {
-  return num_blocks() * kBlockTokens;
+  return num_entries() * kBlockTokens;
 }
 
 }  // namespace headcount

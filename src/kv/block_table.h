@@ -1,4 +1,6 @@
-// The blocks of one sequence in one KvGroup, in token order.
+// The blocks of one sequence in one KvGroup, in token order: entry i has room
+// for tokens from i * kBlockTokens on. Where the group has a window, the first
+// entries become holes as it moves on; the others keep their places.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +13,29 @@ namespace headcount {
 // Movable. Not thread-safe.
 class BlockTable {
  public:
+  static constexpr int64_t kHole = -1;  // in offsets()
+
   // Takes the blocks over; they hold the next tokens.
   void Append(std::vector<BlockRef> blocks);
+  // Makes holes of entries wholly before `first_token`, which nobody reads any
+  // more. Their blocks move to the end, until there is room for `num_tokens`;
+  // the rest goes back to the pool.
+  void Slide(int64_t first_token, int64_t num_tokens);
   void Clear();
 
-  int64_t num_blocks() const { return static_cast<int64_t>(blocks_.size()); }
-  // Tokens that the blocks have room for.
+  int64_t num_entries() const { return static_cast<int64_t>(blocks_.size()); }
+  int64_t num_holes() const { return num_holes_; }
+  int64_t num_blocks() const { return num_entries() - num_holes_; }  // held
+  // Tokens that the entries have room for, holes included.
   int64_t capacity_tokens() const;
-  // [num_blocks] byte offsets in the arena. Valid until the table changes.
+  // [num_entries] byte offsets in the arena, or kHole. Valid until the table
+  // changes.
   const std::vector<int64_t>& offsets() const { return offsets_; }
 
  private:
-  std::vector<BlockRef> blocks_;
+  std::vector<BlockRef> blocks_;  // [entry]
   std::vector<int64_t> offsets_;
+  int64_t num_holes_ = 0;  // the first entries
 };
 
 }  // namespace headcount

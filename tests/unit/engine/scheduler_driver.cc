@@ -37,8 +37,10 @@ SchedulerDriver::SchedulerDriver(const DriverOptions& options)
     made.max_context = model.max_context;
     made.max_concurrent = model.max_concurrent;
     made.max_logits_rows = model.max_logits_rows;
-    for (const int64_t bytes : model.block_bytes) {
-      made.groups.push_back(pool_.AddGroup(bytes).value());
+    for (size_t i = 0; i < model.block_bytes.size(); ++i) {
+      SchedulerGroup& group = made.groups.emplace_back();
+      group.id = pool_.AddGroup(model.block_bytes[i]).value();
+      if (!model.windows.empty()) group.retention.window = model.windows[i];
     }
   }
   scheduler_.emplace(options.scheduler, std::move(models), &pool_);

@@ -15,6 +15,7 @@ namespace headcount {
 
 struct DriverModel {
   std::vector<int64_t> block_bytes = {1024};  // [group]
+  std::vector<int32_t> windows = {};          // [group]; empty: all full
   int32_t max_context = 1000;
   int32_t max_concurrent = 0;
   int32_t max_logits_rows = 64;

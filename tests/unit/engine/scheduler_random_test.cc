@@ -57,12 +57,17 @@ class Traffic {
     options.slabs = Pick(2, 12);
     options.scheduler.step_tokens = Pick(4, 64);
     options.scheduler.watermark = Chance(0.5) ? 0.1 : 0;
-    // Block sizes unlike each other, one of them wasteful of a slab.
-    const std::vector<std::vector<int64_t>> sizes = {{1024}, {768}, {1500}, {}};
+    // Block sizes unlike each other, one of them wasteful of a slab; full
+    // groups, windows, both in one model, and no attention.
+    const std::vector<std::vector<int64_t>> sizes = {
+        {1024}, {768}, {1500}, {}, {1024, 768}};
+    const std::vector<std::vector<int32_t>> windows = {
+        {0}, {Pick(1, 80)}, {0}, {}, {0, Pick(1, 80)}};
     options.models.clear();
-    for (int i = Pick(1, 4); i > 0; --i) {
+    for (int i = Pick(1, 5); i > 0; --i) {
       options.models.push_back(
           {.block_bytes = sizes[static_cast<size_t>(i - 1)],
+           .windows = windows[static_cast<size_t>(i - 1)],
            .max_context = Pick(60, 400),
            .max_concurrent = Chance(0.3) ? Pick(1, 6) : 0,
            .max_logits_rows = Pick(1, 40)});
