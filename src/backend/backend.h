@@ -74,8 +74,9 @@ struct StepInputs {
   absl::Span<const float> head_gates = {};
 };
 
-// The projection of one layer, [rows, (q + k + v heads) * head_dim]: kept
-// query heads by slot, then keys, then values of kept KV heads by slot.
+// What attention must know of a layer. Its projection is [rows, (q + k + v
+// heads) * head_dim]: kept query heads by slot, then keys, then values of kept
+// KV heads by slot.
 struct AttentionLayer {
   const LayerHeads* heads = nullptr;
   absl::Span<const KvGeometry> geometries;  // [group]
@@ -83,6 +84,12 @@ struct AttentionLayer {
   int layer_class = 0;
   int64_t query_heads_below = 0;  // kept in the layers before
   int head_dim = 0;
+  // Weights of an RMSNorm over each query head and each key head on its own,
+  // before rotation (Dehghani et al. 2023, arXiv:2302.05442). [head_dim]; both
+  // null: none.
+  const float* q_norm = nullptr;
+  const float* k_norm = nullptr;
+  float norm_epsilon = 0;
 };
 
 class Backend {
@@ -118,13 +125,14 @@ class Backend {
   virtual void MatMul(const Matrix& w, const float* x, int64_t rows,
                       const float* bias, MatMulMode mode, float* out) = 0;
 
-  // Rotates queries in place and keys on the way, and writes keys and values
-  // into the pages of the arena.
+  // Normalises (where the layer says so) and rotates queries and keys in place,
+  // and writes keys and values into the pages of the arena.
   virtual void RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
                                 void* arena) = 0;
 
-  // Causal attention of every query row over the pages of its sequence, scaled
-  // by 1/sqrt(head_dim). out: [rows, query heads * head_dim].
+  // Causal attention of every query row over the pages of its sequence, as far
+  // as each KV head's retention reaches, scaled by 1/sqrt(head_dim). out:
+  // [rows, query heads * head_dim].
   virtual void Attention(const AttentionLayer& layer, const float* qkv,
                          const void* arena, float* out) = 0;
 

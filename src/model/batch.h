@@ -11,7 +11,8 @@ namespace headcount {
 struct BatchSequence {
   absl::Span<const int32_t> tokens;  // new tokens, at least one
   int32_t past = 0;                  // tokens whose K and V are in the pages
-  // [group] arena offsets of the blocks, with room for past + new tokens.
+  // [group] arena offsets of the blocks, with room for past + new tokens. Those
+  // that the first new token does not see are not read, and may be anything.
   std::vector<absl::Span<const int64_t>> blocks;
   // Logits are computed for the last `logits_rows` of the new tokens.
   int32_t logits_rows = 0;

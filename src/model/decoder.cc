@@ -18,19 +18,23 @@ float* FloatsOf(const std::unique_ptr<Buffer>& buffer) {
 }
 
 void CheckSequence(const BatchSequence& sequence, const ModelConfig& config,
-                   size_t num_groups) {
+                   absl::Span<const KvGroup> groups) {
   CHECK(!sequence.tokens.empty());
   CHECK(sequence.past >= 0) << "past " << sequence.past;
   const auto num_tokens = static_cast<int64_t>(sequence.tokens.size());
   CHECK(sequence.logits_rows >= 0 && sequence.logits_rows <= num_tokens)
       << sequence.logits_rows << " logits rows of " << num_tokens;
-  CHECK(sequence.blocks.size() == num_groups)
-      << sequence.blocks.size() << " block tables for " << num_groups;
-  for (const absl::Span<const int64_t>& blocks : sequence.blocks) {
+  CHECK(sequence.blocks.size() == groups.size())
+      << sequence.blocks.size() << " block tables for " << groups.size();
+  for (size_t group = 0; group < groups.size(); ++group) {
+    const absl::Span<const int64_t> blocks = sequence.blocks[group];
     CHECK(static_cast<int64_t>(blocks.size()) * kBlockTokens >=
           sequence.past + num_tokens)
         << blocks.size() << " blocks for " << sequence.past << " + "
         << num_tokens << " tokens";
+    const int64_t first = groups[group].retention.FirstSeen(sequence.past);
+    CHECK(blocks[static_cast<size_t>(first / kBlockTokens)] >= 0)
+        << "token " << first << " has been given back";
   }
   for (int32_t token : sequence.tokens) {
     CHECK(token >= 0 && token < config.vocab) << "token " << token;
@@ -70,8 +74,8 @@ Decoder::Decoder(const DecoderParts& parts, int32_t max_rows,
 
 absl::Status Decoder::AllocateWorkspaces() {
   const ModelConfig& config = *parts_.config;
-  int64_t wide = int64_t{2} * config.ffn;
-  int64_t narrow = config.ffn;
+  int64_t narrow = *std::max_element(config.ffn.begin(), config.ffn.end());
+  int64_t wide = 2 * narrow;
   bool constants = false;
   for (const LayerWeights& layer : parts_.weights->layers) {
     constants = constants || layer.constant_out != nullptr;
@@ -120,7 +124,6 @@ absl::StatusOr<std::unique_ptr<Buffer>> Decoder::Floats(int64_t rows,
 }
 
 StepInputs Decoder::BuildStep(const Batch& batch) {
-  const size_t num_groups = parts_.geometries.size();
   tokens_.clear();
   positions_.clear();
   block_offsets_.clear();
@@ -131,7 +134,7 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
   }
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const BatchSequence& from = batch.sequences[s];
-    CheckSequence(from, *parts_.config, num_groups);
+    CheckSequence(from, *parts_.config, parts_.layout->groups());
     StepSequence& to = sequences_[s];
     to.first_row = static_cast<int32_t>(tokens_.size());
     to.num_rows = static_cast<int32_t>(from.tokens.size());
@@ -233,7 +236,10 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
       .layer = static_cast<int>(layer),
       .layer_class = parts_.layout->layer_class()[layer],
       .query_heads_below = query_heads_below_[layer],
-      .head_dim = parts_.layout->head_dim()};
+            .head_dim = parts_.layout->head_dim(),
+      .q_norm = FloatsOf(weights.q_norm),
+      .k_norm = FloatsOf(weights.k_norm),
+      .norm_epsilon = static_cast<float>(config.rms_epsilon)};
   float* const qkv = FloatsOf(wide_);
   float* const attended = FloatsOf(narrow_);
   backend.RmsNorm(FloatsOf(residual_), FloatsOf(weights.attention_norm),
@@ -252,6 +258,7 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
 void Decoder::RunFeedForward(size_t layer, int64_t rows) {
   const ModelConfig& config = *parts_.config;
   const LayerWeights& weights = parts_.weights->layers[layer];
+  if (weights.gate_up == nullptr) return;
   Backend& backend = *parts_.backend;
   backend.RmsNorm(FloatsOf(residual_), FloatsOf(weights.ffn_norm),
                   static_cast<float>(config.rms_epsilon), rows, config.hidden,
@@ -259,7 +266,7 @@ void Decoder::RunFeedForward(size_t layer, int64_t rows) {
   backend.MatMul(*weights.gate_up, FloatsOf(normed_), rows,
                  FloatsOf(weights.gate_up_bias), Backend::MatMulMode::kStore,
                  FloatsOf(wide_));
-  backend.SwiGlu(FloatsOf(wide_), rows, config.ffn, FloatsOf(narrow_));
+  backend.SwiGlu(FloatsOf(wide_), rows, config.ffn[layer], FloatsOf(narrow_));
   backend.MatMul(*weights.down, FloatsOf(narrow_), rows,
                  FloatsOf(weights.down_bias), Backend::MatMulMode::kAdd,
                  FloatsOf(residual_));

@@ -1,5 +1,6 @@
 // The forward pass of a Llama decoder (Touvron et al. 2023, arXiv:2302.13971),
-// pre-norm, over compacted weights.
+// pre-norm, over compacted weights; with biases, norms of queries and keys and
+// sliding windows where the model has them.
 #pragma once
 
 #include <cstdint>

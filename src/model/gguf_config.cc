@@ -25,11 +25,14 @@ struct Architecture {
   const char* name;
   // Its converter turns halves of query and key heads into pairs.
   bool paired_rows;
+  bool qk_norm;
 };
 
 // llama is Mistral's too.
 constexpr Architecture kArchitectures[] = {
-    {"llama", true},
+    {.name = "llama", .paired_rows = true, .qk_norm = false},
+    {.name = "qwen2", .paired_rows = false, .qk_norm = false},
+    {.name = "qwen3", .paired_rows = false, .qk_norm = true},
 };
 
 const TensorEntry* FindTensor(const GgufFile& file, const std::string& name) {
@@ -229,7 +232,8 @@ absl::Status ReadTensors(const GgufFile& file, ModelConfig* config) {
     }
     return false;
   };
-  config->attention_bias = has_bias(names.query);
+  config->qkv_bias = has_bias(names.query);
+  config->attention_out_bias = has_bias(names.attention_out);
   config->mlp_bias = has_bias(names.gate);
   return ReadDivisors(file, config);
 }
@@ -262,19 +266,13 @@ absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file) {
   config.architecture = (*architecture)->name;
   config.naming = WeightNaming::kGguf;
   config.paired_rows = (*architecture)->paired_rows;
+  config.qk_norm = (*architecture)->qk_norm;
   config.layers = fields.Int("block_count", kLayers);
   config.hidden = fields.Int("embedding_length", kHidden);
   config.max_context = fields.Int("context_length", kMaxContext);
   config.rms_epsilon =
       fields.Number("attention.layer_norm_rms_epsilon", kEpsilon);
-  const std::vector<int32_t> ffn =
-      fields.PerLayer("feed_forward_length", config.layers, kFfn);
-  config.ffn = ffn.front();
-  if (std::any_of(ffn.begin(), ffn.end(),
-                  [&](int32_t width) { return width != config.ffn; })) {
-    fields.Fail("feed_forward_length",
-                "different widths by layer are not supported");
-  }
+  config.ffn = fields.PerLayer("feed_forward_length", config.layers, kFfn);
   config.heads = ParseHeads(fields, config.layers);
   if (!fields.status().ok()) return fields.status();
   config.head_dim = ParseHeadDim(fields, config);

@@ -39,6 +39,10 @@ class JsonFields {
   // `path` is where the object stands, such as "layers[3]"; empty: at the top.
   JsonFields(const nlohmann::json& object, std::string path);
 
+  // There, if only as null.
+  bool Contains(const std::string& key) const {
+    return object_.is_object() && object_.contains(key);
+  }
   // Neither absent nor null.
   bool Has(const std::string& key) const { return Find(key) != nullptr; }
   // Null when there is no such key, or it is null.

@@ -11,6 +11,7 @@
 #include "model/at_path.h"
 #include "model/gguf_config.h"
 #include "model/json_fields.h"
+#include "model/layer_shapes.h"
 #include "model/model_limits.h"
 #include "nlohmann/json.hpp"
 
@@ -95,51 +96,83 @@ absl::Status ParseRope(JsonFields& top, int32_t max_context, RopeConfig* rope) {
   return fields.status();
 }
 
-// The heads of every layer. head_dim is its own key where heads were pruned or
-// widened, and hidden / heads only without it.
-void ParseHeads(JsonFields& fields, ModelConfig* config) {
-  const int32_t query_heads = fields.Int("num_attention_heads", kHeads);
-  const int32_t kv_heads =
-      fields.Int("num_key_value_heads", kHeads, query_heads);
-  if (query_heads % kv_heads != 0) {
-    fields.Fail("num_key_value_heads",
-                absl::StrCat(kv_heads, " does not divide num_attention_heads ",
-                             query_heads));
+// How the architectures that are served differ from Llama, and each other.
+struct Architecture {
+  const char* model_type;
+  const char* causal_class;  // in `architectures`
+  const char* name;          // of ModelConfig
+  // Whether attention_bias may give biases to Q, K, V and O, and mlp_bias to
+  // the MLP.
+  bool attention_bias_key = false;
+  bool mlp_bias_key = false;
+  bool qkv_bias = false;  // always
+  bool qk_norm = false;
+};
+
+constexpr Architecture kServed[] = {
+    {.model_type = "llama",
+     .causal_class = "LlamaForCausalLM",
+     .name = "llama",
+     .attention_bias_key = true,
+     .mlp_bias_key = true},
+    {.model_type = "mistral",
+     .causal_class = "MistralForCausalLM",
+     .name = "mistral"},
+    {.model_type = "qwen2",
+     .causal_class = "Qwen2ForCausalLM",
+     .name = "qwen2",
+     .qkv_bias = true},
+    {.model_type = "qwen3",
+     .causal_class = "Qwen3ForCausalLM",
+     .name = "qwen3",
+     .attention_bias_key = true,
+     .qk_norm = true},
+    {.model_type = "deci",
+     .causal_class = "DeciLMForCausalLM",
+     .name = "deci",
+     .attention_bias_key = true,
+     .mlp_bias_key = true},
+    {.model_type = "nemotron-nas",
+     .causal_class = "DeciLMForCausalLM",
+     .name = "deci",
+     .attention_bias_key = true,
+     .mlp_bias_key = true},
+};
+
+// Null, and an error, when it is none of those served.
+const Architecture* ParseArchitecture(JsonFields& fields) {
+  const std::string type = fields.String("model_type");
+  std::string served;
+  for (const Architecture& architecture : kServed) {
+    if (type == architecture.model_type) return &architecture;
+    absl::StrAppend(&served, served.empty() ? "" : ", ",
+                    architecture.model_type);
   }
-  if (!fields.Has("head_dim") && config->hidden % query_heads != 0) {
-    fields.Fail("num_attention_heads",
-                absl::StrCat(query_heads, " does not divide hidden_size ",
-                             config->hidden, ", and head_dim is missing"));
-  }
-  config->head_dim =
-      fields.Int("head_dim", kHeadDim, config->hidden / query_heads);
-  if (config->head_dim < kHeadDim.min || config->head_dim > kHeadDim.max ||
-      config->head_dim % 2 != 0) {
-    fields.Fail("head_dim",
-                absl::StrCat(config->head_dim, " must be an even number from ",
-                             kHeadDim.min, " to ", kHeadDim.max));
-  }
-  config->heads.assign(static_cast<size_t>(config->layers),
-                       LayerShape{query_heads, kv_heads});
+  fields.Fail("model_type",
+              absl::StrCat(Abridged(type), " is not served",
+                           type == "openelm"
+                               ? " (only its head counts are read; its fused "
+                                 "qkv_proj and shared layers are another "
+                                 "architecture)"
+                               : "",
+                           "; served: ", served));
+  return nullptr;
 }
 
 // Keys whose other values mean another architecture.
-void CheckServed(JsonFields& fields) {
-  const std::string type = fields.String("model_type");
-  if (type != "llama") {
-    fields.Fail("model_type",
-                absl::StrCat(Abridged(type), " is not served; served: llama"));
-  }
+void CheckServed(JsonFields& fields, const Architecture& architecture) {
   if (const nlohmann::json* names = fields.Find("architectures")) {
     bool causal = false;
     if (names->is_array()) {
       for (const nlohmann::json& name : *names) {
-        causal = causal || name == "LlamaForCausalLM";
+        causal = causal || name == architecture.causal_class;
       }
     }
     if (!causal) {
       fields.Fail("architectures",
-                  "does not name LlamaForCausalLM, the one that is served");
+                  absl::StrCat("does not name ", architecture.causal_class,
+                               ", the one that is served of model_type ",
+                               architecture.model_type));
     }
   }
   const std::string activation = fields.String("hidden_act", "silu");
@@ -153,6 +186,22 @@ void CheckServed(JsonFields& fields) {
                 "quantised weights are not supported; supported: f32, f16, "
                 "bf16");
   }
+}
+
+void ParseBiases(JsonFields& fields, const Architecture& architecture,
+                 ModelConfig* config) {
+  config->attention_out_bias = fields.Bool("attention_bias", false);
+  config->qkv_bias = config->attention_out_bias || architecture.qkv_bias;
+  config->mlp_bias = fields.Bool("mlp_bias", false);
+  config->qk_norm = architecture.qk_norm;
+  const auto refuse = [&](const char* key) {
+    fields.Fail(key, absl::StrCat("true, but ", architecture.model_type,
+                                  " does not have the choice"));
+  };
+  if (config->attention_out_bias && !architecture.attention_bias_key) {
+    refuse("attention_bias");
+  }
+  if (config->mlp_bias && !architecture.mlp_bias_key) refuse("mlp_bias");
 }
 
 // eos_token_id is an int, a list of them or null.
@@ -188,28 +237,29 @@ absl::Status ParsePrunedHeads(const nlohmann::json& json, ModelConfig* config) {
 absl::StatusOr<ModelConfig> ParseModelConfig(const nlohmann::json& json,
                                              const nlohmann::json& generation) {
   JsonFields fields(json, "");
-  CheckServed(fields);
+  const Architecture* architecture = ParseArchitecture(fields);
+  if (architecture == nullptr) return fields.status();
+  CheckServed(fields, *architecture);
   if (!fields.status().ok()) return fields.status();
 
   ModelConfig config;
-  config.architecture = "llama";
+  config.architecture = architecture->name;
   config.layers = fields.Int("num_hidden_layers", kLayers);
   config.hidden = fields.Int("hidden_size", kHidden);
-  config.ffn = fields.Int("intermediate_size", kFfn);
   config.vocab = fields.Int("vocab_size", kVocab);
   config.max_context = fields.Int("max_position_embeddings", kMaxContext);
-  ParseHeads(fields, &config);
+  absl::Status status = ParseLayerShapes(fields, &config);
+  if (!status.ok()) return status;
   config.rms_epsilon =
       fields.Number("rms_norm_eps", kEpsilon, config.rms_epsilon);
-  config.attention_bias = fields.Bool("attention_bias", false);
-  config.mlp_bias = fields.Bool("mlp_bias", false);
+  ParseBiases(fields, *architecture, &config);
   config.tied_output = fields.Bool("tie_word_embeddings", false);
   const IntRange ids{0, config.vocab - 1};
   config.bos_id = fields.Int("bos_token_id", ids, -1);
   config.eos_ids = ParseEos(fields, ids);
   if (!fields.status().ok()) return fields.status();
 
-  absl::Status status = ParseRope(fields, config.max_context, &config.rope);
+  status = ParseRope(fields, config.max_context, &config.rope);
   if (!status.ok()) return status;
   if (const nlohmann::json* pruned = fields.Find("pruned_heads")) {
     status = ParsePrunedHeads(*pruned, &config);

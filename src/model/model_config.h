@@ -42,17 +42,19 @@ struct RopeConfig {
 enum class WeightNaming { kHuggingFace, kGguf };
 
 struct ModelConfig {
-  std::string architecture;  // "llama"
+  std::string architecture;  // "llama", "mistral", "qwen2", "qwen3", "deci"
   int32_t layers = 0;
   int32_t hidden = 0;
-  int32_t ffn = 0;
+  std::vector<int32_t> ffn;  // [layers] width; 0: no feed-forward network
   int32_t vocab = 0;
   int32_t head_dim = 0;
   int32_t max_context = 0;
   std::vector<LayerShape> heads;  // [layers]
   double rms_epsilon = 1e-6;
   RopeConfig rope;
-  bool attention_bias = false;
+  bool qkv_bias = false;
+  bool attention_out_bias = false;
+  bool qk_norm = false;  // RMSNorm of each query and key head, before rotation
   bool mlp_bias = false;
   bool tied_output = false;
   int32_t bos_id = -1;           // -1: none

@@ -17,6 +17,8 @@ struct WeightNames {
   const char* query;
   const char* key;
   const char* value;
+  const char* query_norm;
+  const char* key_norm;
   const char* attention_out;
   const char* ffn_norm;
   const char* gate;

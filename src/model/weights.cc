@@ -71,7 +71,7 @@ class WeightLoader {
 
  private:
   void LoadAttention(const LayerHeads& heads, LayerWeights* weights);
-  void LoadFeedForward(LayerWeights* weights);
+  void LoadFeedForward(int64_t ffn, LayerWeights* weights);
 
   // The weight or bias of that name (after prefix_), all of it. Null after an
   // error.
@@ -115,7 +115,7 @@ absl::StatusOr<Weights> WeightLoader::Load() {
     LayerWeights& weights = weights_.layers.emplace_back();
     prefix_ = absl::StrCat(names_.layers, layer, ".");
     LoadAttention(layout_.layers()[layer], &weights);
-    LoadFeedForward(&weights);
+    LoadFeedForward(config_.ffn[layer], &weights);
     if (!status_.ok()) return status_;
   }
   prefix_.clear();
@@ -155,23 +155,33 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
     weights->qkv = Rows(qkv);
     weights->attention_out = Columns(out, q_runs);
   }
-  if (!config_.attention_bias) return;
-  const std::vector<KeptRows> qkv_bias = {
-      Kept(names_.query, kBias, {q}, q_rows),
-      Kept(names_.key, kBias, {kv}, k_rows),
-      Kept(names_.value, kBias, {kv}, kv_runs)};
-  const KeptRows out_bias = Bias(names_.attention_out, hidden);
+  if (config_.qk_norm) {
+    const KeptRows q_norm = Weight(names_.query_norm, {layout_.head_dim()});
+    const KeptRows k_norm = Weight(names_.key_norm, {layout_.head_dim()});
+    if (heads.has_attention()) {
+      weights->q_norm = Vector({q_norm});
+      weights->k_norm = Vector({k_norm});
+    }
+  }
+  if (config_.qkv_bias) {
+    const std::vector<KeptRows> bias = {
+        Kept(names_.query, kBias, {q}, q_rows),
+        Kept(names_.key, kBias, {kv}, k_rows),
+        Kept(names_.value, kBias, {kv}, kv_runs)};
+    if (heads.has_attention()) weights->qkv_bias = Vector(bias);
+  }
+  if (!config_.attention_out_bias) return;
+  const KeptRows bias = Bias(names_.attention_out, hidden);
   if (heads.has_attention()) {
-    weights->qkv_bias = Vector(qkv_bias);
-    weights->attention_out_bias = Vector({out_bias});
+    weights->attention_out_bias = Vector({bias});
   } else {
-    weights->constant_out = Column(out_bias);
+    weights->constant_out = Column(bias);
   }
 }
 
-void WeightLoader::LoadFeedForward(LayerWeights* weights) {
+void WeightLoader::LoadFeedForward(int64_t ffn, LayerWeights* weights) {
+  if (ffn == 0) return;
   const int64_t hidden = config_.hidden;
-  const int64_t ffn = config_.ffn;
   weights->ffn_norm = Vector({Weight(names_.ffn_norm, {hidden})});
   weights->gate_up = Rows(
       {Weight(names_.gate, {ffn, hidden}), Weight(names_.up, {ffn, hidden})});

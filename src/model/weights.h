@@ -14,19 +14,21 @@
 
 namespace headcount {
 
-// q, kv: kept heads of the layer; D: head_dim. Null: the layer has no such
-// weight. Vectors are float32.
+// q, kv: kept heads of the layer; D: head_dim; ffn: its width. Null: the layer
+// has no such weight. Vectors are float32.
 struct LayerWeights {
   std::unique_ptr<Buffer> attention_norm;      // [hidden]
   std::unique_ptr<Matrix> qkv;                 // [(q + 2 kv) D, hidden]
   std::unique_ptr<Buffer> qkv_bias;            // [(q + 2 kv) D]
+  std::unique_ptr<Buffer> q_norm;              // [D]
+  std::unique_ptr<Buffer> k_norm;              // [D]
   std::unique_ptr<Matrix> attention_out;       // [hidden, q D]
   std::unique_ptr<Buffer> attention_out_bias;  // [hidden]
   // What is left of the attention of a layer whose heads are all pruned: the
   // bias of its output projection, as the projection of a constant 1.
   std::unique_ptr<Matrix> constant_out;  // [hidden, 1]
 
-  std::unique_ptr<Buffer> ffn_norm;      // [hidden]
+  std::unique_ptr<Buffer> ffn_norm;      // [hidden]; null: no feed-forward
   std::unique_ptr<Matrix> gate_up;       // [2 ffn, hidden]
   std::unique_ptr<Buffer> gate_up_bias;  // [2 ffn]
   std::unique_ptr<Matrix> down;          // [hidden, ffn]

@@ -90,7 +90,9 @@ std::vector<GoldenModel> ReadGoldenModels() {
     for (const auto& entry :
          std::filesystem::directory_iterator(directory + "/tiny")) {
       const std::string name = entry.path().filename().string();
-      if (name.rfind("llama_", 0) == 0) tiny.insert(name);
+      for (const char* served : {"llama", "mistral", "qwen2", "qwen3"}) {
+        if (name.rfind(served, 0) == 0) tiny.insert(name);
+      }
     }
   }
   for (const std::string& name : tiny) {

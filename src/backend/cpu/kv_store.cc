@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "backend/cpu/kv_store.cc"
 #include "hwy/foreach_target.h"
 // Comes after foreach_target.h.
+#include "backend/cpu/rms_norm-inl.h"
 #include "backend/cpu/simd-inl.h"
 #include "hwy/highway.h"
 
@@ -46,6 +47,15 @@ void RotateHeads(const float* cos, const float* sin, int half, int64_t heads,
     const int i = RotateVectors(F32(), cos, sin, 0, half, x);
     RotateVectors(hn::CappedTag<float, 4>(), cos, sin, i, half, x);
     x += 2 * half;
+  }
+}
+
+// Normalises `heads` heads of one row in place. x: [heads, head_dim]
+void NormHeads(const float* weight, float epsilon, int head_dim, int64_t heads,
+               float* x) {
+  for (int64_t head = 0; head < heads; ++head) {
+    RmsNormRow(x, weight, epsilon, head_dim, x);
+    x += head_dim;
   }
 }
 
@@ -96,6 +106,7 @@ HWY_AFTER_NAMESPACE();
 namespace headcount {
 namespace {
 
+HWY_EXPORT(NormHeads);
 HWY_EXPORT(RotateHeads);
 HWY_EXPORT(StoreFloatToken);
 HWY_EXPORT(StoreHalfToken);
@@ -142,11 +153,16 @@ void RotateAndStoreKv(const StepState& step, const AttentionLayer& layer,
     const int64_t end = std::min((task + 1) * kTaskRows, rows);
     for (int64_t row = task * kTaskRows; row < end; ++row) {
       float* x = qkv + row * stride;
+      float* const keys = x + queries * layer.head_dim;
+      if (layer.q_norm != nullptr) {
+        const auto norm = HWY_DYNAMIC_DISPATCH(NormHeads);
+        norm(layer.q_norm, layer.norm_epsilon, layer.head_dim, queries, x);
+        norm(layer.k_norm, layer.norm_epsilon, layer.head_dim, kv_heads, keys);
+      }
       HWY_DYNAMIC_DISPATCH(RotateHeads)
       (step.rope.cos(row), step.rope.sin(row), layer.head_dim / 2,
        queries + kv_heads, x);
-      StoreRow(step, layer, row, x + queries * layer.head_dim,
-               static_cast<std::byte*>(arena));
+      StoreRow(step, layer, row, keys, static_cast<std::byte*>(arena));
     }
   });
 }

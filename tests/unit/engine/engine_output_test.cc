@@ -71,6 +71,12 @@ TEST(EngineOutputTest, GreedyTokensOfATinyModelEqualTheGoldenOnes) {
   ExpectGoldenGreedyTokens("llama_gqa");
 }
 
+TEST(EngineOutputTest, GreedyTokensOfOtherArchitecturesEqualTheGoldenOnes) {
+  ExpectGoldenGreedyTokens("mistral_window");
+  ExpectGoldenGreedyTokens("qwen2");
+  ExpectGoldenGreedyTokens("qwen3");
+}
+
 TEST(EngineOutputTest, GreedyTokensOfMailroomEqualTheGoldenOnes) {
   ExpectGoldenGreedyTokens("mailroom");
 }

@@ -114,14 +114,16 @@ TEST(GgufConfig, ReadsEveryKey) {
   EXPECT_EQ(found->architecture, "llama");
   EXPECT_EQ(found->layers, 3);
   EXPECT_EQ(found->hidden, 96);
-  EXPECT_EQ(found->ffn, 112);
+  EXPECT_THAT(found->ffn, ElementsAre(112, 112, 112));
   EXPECT_EQ(found->vocab, 320);
   EXPECT_EQ(found->head_dim, 32);
   EXPECT_EQ(found->max_context, 512);
   EXPECT_THAT(found->heads, ElementsAre(LayerShape{6, 2}, LayerShape{6, 2},
                                         LayerShape{6, 2}));
   EXPECT_EQ(found->rms_epsilon, static_cast<double>(1e-5F));
-  EXPECT_TRUE(found->attention_bias);
+  EXPECT_TRUE(found->qkv_bias);
+  EXPECT_FALSE(found->attention_out_bias);
+  EXPECT_FALSE(found->qk_norm);
   EXPECT_TRUE(found->mlp_bias);
   EXPECT_FALSE(found->tied_output);
   EXPECT_EQ(found->bos_id, 1);
@@ -130,6 +132,13 @@ TEST(GgufConfig, ReadsEveryKey) {
   EXPECT_EQ(found->rope.theta, 500000);
   EXPECT_EQ(found->naming, WeightNaming::kGguf);
   EXPECT_TRUE(found->paired_rows);
+}
+
+TEST(GgufConfig, ReadsWidthsOfEveryLayer) {
+  const auto found =
+      SmallFile().Ints("llama.feed_forward_length", {112, 112, 96}).Parse();
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(found->ffn, ElementsAre(112, 112, 96));
 }
 
 TEST(GgufConfig, HasTheDefaultsOfLlamaCpp) {
@@ -141,7 +150,8 @@ TEST(GgufConfig, HasTheDefaultsOfLlamaCpp) {
   EXPECT_EQ(found->head_dim, 96 / 6);
   EXPECT_EQ(found->heads[0], (LayerShape{6, 6}));
   EXPECT_EQ(found->rope.theta, 10000);
-  EXPECT_FALSE(found->attention_bias);
+  EXPECT_FALSE(found->qkv_bias);
+  EXPECT_FALSE(found->attention_out_bias);
   EXPECT_FALSE(found->mlp_bias);
   EXPECT_TRUE(found->tied_output);
   EXPECT_EQ(found->bos_id, -1);
@@ -211,7 +221,9 @@ TEST(GgufConfig, NamesTheKeyThatIsMissingOrOutOfRange) {
       {[](F& f) { f.Int("general.architecture", 3); },
        "key 'general.architecture' is one integer, not a string"},
       {[](F& f) { f.Text("general.architecture", "mamba"); },
-       "key 'general.architecture': \"mamba\" is not served; served: llama"},
+       "key 'general.architecture': \"mamba\" is not served; served: llama, "
+       "qwen2, "
+       "qwen3"},
       {[](F& f) { f.Without("llama.block_count"); },
        "has no key 'llama.block_count'"},
       {[](F& f) { f.Text("llama.block_count", "3"); },
@@ -281,10 +293,6 @@ TEST(GgufConfig, NamesWhatIsNotSupported) {
        "key 'llama.expert_count': a mixture of experts is not supported"},
       {[](F& f) { f.Bool("llama.attention.causal", false); },
        "key 'llama.attention.causal': attention to later tokens"},
-      {[](F& f) {
-         f.Ints("llama.feed_forward_length", {112, 112, 96});
-       },
-       "key 'llama.feed_forward_length': different widths by layer"},
       {[](F& f) { f.Text("llama.rope.scaling.type", "longrope"); },
        "key 'llama.rope.scaling.type': \"longrope\" is not supported"},
       {[](F& f) { f.Tensor("rope_freqs.weight", {16}); },

@@ -1,6 +1,7 @@
 // A GGUF file and the Hugging Face directory that it was converted from are the
 // same model. The conversion here follows llama.cpp's convert_hf_to_gguf.py
-// (class LlamaModel) and shares nothing with the reader.
+// (classes LlamaModel, Qwen2Model, Qwen3Model) and shares nothing with the
+// reader.
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -47,6 +48,8 @@ std::string GgufNameOf(std::string name) {
       {"self_attn.q_proj", "attn_q"},
       {"self_attn.k_proj", "attn_k"},
       {"self_attn.v_proj", "attn_v"},
+      {"self_attn.q_norm", "attn_q_norm"},
+      {"self_attn.k_norm", "attn_k_norm"},
       {"self_attn.o_proj", "attn_output"},
       {"post_attention_layernorm", "ffn_norm"},
       {"mlp.gate_proj", "ffn_gate"},
@@ -76,7 +79,15 @@ std::string Permuted(const std::string& data, int64_t heads, size_t row_bytes) {
   return permuted;
 }
 
-void AddRope(const nlohmann::json& config, GgufWriter* writer) {
+uint32_t HeadDimOf(const nlohmann::json& config) {
+  const auto hidden = config.at("hidden_size").get<uint32_t>();
+  const auto heads = config.at("num_attention_heads").get<uint32_t>();
+  return config.value("head_dim", hidden / heads);
+}
+
+// prefix: the architecture and a dot.
+void AddRope(const nlohmann::json& config, const std::string& prefix,
+             GgufWriter* writer) {
   nlohmann::json rope = nlohmann::json::object();
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (config.contains(key) && config.at(key).is_object()) {
@@ -85,16 +96,16 @@ void AddRope(const nlohmann::json& config, GgufWriter* writer) {
   }
   const float theta =
       rope.value("rope_theta", config.value("rope_theta", 10000.0F));
-  writer->AddFloat("llama.rope.freq_base", theta);
-  writer->AddInt("llama.rope.dimension_count", config.at("head_dim"));
+  writer->AddFloat(prefix + "rope.freq_base", theta);
+  writer->AddInt(prefix + "rope.dimension_count", HeadDimOf(config));
   const std::string type =
       rope.value("rope_type", rope.value("type", std::string("default")));
   if (type == "linear" || type == "yarn") {
-    writer->AddString("llama.rope.scaling.type", type);
-    writer->AddFloat("llama.rope.scaling.factor", rope.at("factor"));
+    writer->AddString(prefix + "rope.scaling.type", type);
+    writer->AddFloat(prefix + "rope.scaling.factor", rope.at("factor"));
   }
   if (type == "yarn") {
-    writer->AddInt("llama.rope.scaling.original_context_length",
+    writer->AddInt(prefix + "rope.scaling.original_context_length",
                    rope.at("original_max_position_embeddings"));
   }
   if (type != "llama3") return;
@@ -102,7 +113,7 @@ void AddRope(const nlohmann::json& config, GgufWriter* writer) {
   const double factor = rope.at("factor");
   const double low = rope.at("low_freq_factor");
   const double high = rope.at("high_freq_factor");
-  const int dimensions = config.at("head_dim");
+  const auto dimensions = static_cast<int>(HeadDimOf(config));
   std::string divisors;
   for (int i = 0; i < dimensions; i += 2) {
     const double wavelength = 2 * std::numbers::pi *
@@ -123,35 +134,38 @@ void AddRope(const nlohmann::json& config, GgufWriter* writer) {
 std::string GgufOf(const WritableModel& model, bool arrays) {
   GgufWriter writer;
   const nlohmann::json& config = model.config;
+  const auto prefix = config.at("model_type").get<std::string>() + ".";
   const auto layers = config.at("num_hidden_layers").get<size_t>();
   const auto query_heads = config.at("num_attention_heads").get<int32_t>();
   const auto kv_heads = config.at("num_key_value_heads").get<int32_t>();
-  writer.AddString("general.architecture", "llama");
-  writer.AddInt("llama.block_count", static_cast<uint32_t>(layers));
-  writer.AddInt("llama.embedding_length", config.at("hidden_size"));
-  writer.AddInt("llama.feed_forward_length", config.at("intermediate_size"));
-  writer.AddInt("llama.context_length", config.at("max_position_embeddings"));
-  writer.AddFloat("llama.attention.layer_norm_rms_epsilon",
+  writer.AddString("general.architecture", config.at("model_type"));
+  writer.AddInt(prefix + "block_count", static_cast<uint32_t>(layers));
+  writer.AddInt(prefix + "embedding_length", config.at("hidden_size"));
+  writer.AddInt(prefix + "feed_forward_length", config.at("intermediate_size"));
+  writer.AddInt(prefix + "context_length",
+                config.at("max_position_embeddings"));
+  writer.AddFloat(prefix + "attention.layer_norm_rms_epsilon",
                   config.at("rms_norm_eps"));
   if (arrays) {
-    writer.AddInts("llama.attention.head_count",
+    writer.AddInts(prefix + "attention.head_count",
                    std::vector<int32_t>(layers, query_heads));
-    writer.AddInts("llama.attention.head_count_kv",
+    writer.AddInts(prefix + "attention.head_count_kv",
                    std::vector<int32_t>(layers, kv_heads));
   } else {
-    writer.AddInt("llama.attention.head_count",
+    writer.AddInt(prefix + "attention.head_count",
                   static_cast<uint32_t>(query_heads));
-    writer.AddInt("llama.attention.head_count_kv",
+    writer.AddInt(prefix + "attention.head_count_kv",
                   static_cast<uint32_t>(kv_heads));
   }
-  writer.AddInt("llama.attention.key_length", config.at("head_dim"));
-  writer.AddInt("llama.attention.value_length", config.at("head_dim"));
-  AddRope(config, &writer);
+  writer.AddInt(prefix + "attention.key_length", HeadDimOf(config));
+  writer.AddInt(prefix + "attention.value_length", HeadDimOf(config));
+  AddRope(config, prefix, &writer);
   for (const auto& [name, tensor] : model.tensors) {
     const std::vector<uint64_t> dims(tensor.shape.rbegin(),
                                      tensor.shape.rend());
-    const bool query = name.find("q_proj") != std::string::npos;
-    const bool key = name.find("k_proj") != std::string::npos;
+    const bool permuted = prefix == "llama.";
+    const bool query = permuted && name.find("q_proj") != std::string::npos;
+    const bool key = permuted && name.find("k_proj") != std::string::npos;
     const size_t row_bytes =
         tensor.data.size() / static_cast<size_t>(tensor.shape[0]);
     writer.AddTensor(
@@ -184,7 +198,7 @@ TEST(GgufModel, IsTheModelThatItWasConvertedFrom) {
   int models = 0;
   for (const auto& entry : std::filesystem::directory_iterator(kTiny)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind("llama_", 0) != 0) continue;
+    if (name.rfind("llama_", 0) != 0 && name.rfind("qwen", 0) != 0) continue;
     SCOPED_TRACE(name);
     const WritableModel model = WritableModel::ReadFrom(entry.path().string());
     const TempFolder folder;
@@ -202,7 +216,7 @@ TEST(GgufModel, IsTheModelThatItWasConvertedFrom) {
     }
     ++models;
   }
-  EXPECT_GE(models, 7);
+  EXPECT_GE(models, 9);
 }
 
 absl::Status LoadStatus(const std::string& gguf) {

@@ -49,14 +49,16 @@ TEST(ModelConfig, ReadsEveryKey) {
   EXPECT_EQ(found->architecture, "llama");
   EXPECT_EQ(found->layers, 3);
   EXPECT_EQ(found->hidden, 96);
-  EXPECT_EQ(found->ffn, 112);
+  EXPECT_THAT(found->ffn, ElementsAre(112, 112, 112));
   EXPECT_EQ(found->vocab, 320);
   EXPECT_EQ(found->head_dim, 16);
   EXPECT_EQ(found->max_context, 512);
   EXPECT_THAT(found->heads, ElementsAre(LayerShape{6, 2}, LayerShape{6, 2},
                                         LayerShape{6, 2}));
   EXPECT_EQ(found->rms_epsilon, 1e-5);
-  EXPECT_TRUE(found->attention_bias);
+  EXPECT_TRUE(found->qkv_bias);
+  EXPECT_TRUE(found->attention_out_bias);
+  EXPECT_FALSE(found->qk_norm);
   EXPECT_TRUE(found->mlp_bias);
   EXPECT_TRUE(found->tied_output);
   EXPECT_EQ(found->bos_id, 1);
@@ -78,10 +80,46 @@ TEST(ModelConfig, HasTheDefaultsOfTransformers) {
   EXPECT_EQ(found->head_dim, 96 / 6);
   EXPECT_EQ(found->heads[0], (LayerShape{6, 6}));
   EXPECT_EQ(found->rms_epsilon, 1e-6);
-  EXPECT_FALSE(found->attention_bias);
+  EXPECT_FALSE(found->qkv_bias);
+  EXPECT_FALSE(found->attention_out_bias);
   EXPECT_FALSE(found->tied_output);
   EXPECT_EQ(found->bos_id, -1);
   EXPECT_THAT(found->eos_ids, IsEmpty());
+}
+
+TEST(ModelConfig, KnowsWhereArchitecturesDifferFromLlama) {
+  const struct {
+    const char* patch;
+    const char* architecture;
+    bool qkv_bias;
+    bool out_bias;
+    bool qk_norm;
+  } kCases[] = {
+      {R"({"model_type": "mistral",
+           "architectures": ["MistralForCausalLM"]})",
+       "mistral", false, false, false},
+      {R"({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]})",
+       "qwen2", true, false, false},
+      {R"({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]})",
+       "qwen3", false, false, true},
+      {R"({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"],
+           "attention_bias": true})",
+       "qwen3", true, true, true},
+      {R"({"model_type": "nemotron-nas",
+           "architectures": ["DeciLMForCausalLM"]})",
+       "deci", false, false, false},
+      {R"({"model_type": "deci", "architectures": ["DeciLMForCausalLM"],
+           "attention_bias": true})",
+       "deci", true, true, false},
+  };
+  for (const auto& expected : kCases) {
+    const auto found = Parse(Patched(expected.patch));
+    ASSERT_TRUE(found.ok()) << found.status();
+    EXPECT_EQ(found->architecture, expected.architecture);
+    EXPECT_EQ(found->qkv_bias, expected.qkv_bias) << expected.patch;
+    EXPECT_EQ(found->attention_out_bias, expected.out_bias) << expected.patch;
+    EXPECT_EQ(found->qk_norm, expected.qk_norm) << expected.patch;
+  }
 }
 
 TEST(ModelConfig, TakesEosIdsFromGenerationConfigFirst) {
@@ -196,8 +234,8 @@ TEST(ModelConfig, RefusesShapesThatNoModelHas) {
        "out of range"},
       {R"({"num_attention_heads": 6.5})",
        "num_attention_heads: ", "a whole number, not 6.5"},
-      {R"({"num_attention_heads": [6, 6, 6]})",
-       "num_attention_heads: ", "a whole number, not a list"},
+      {R"({"num_attention_heads": {"0": 6}})",
+       "num_attention_heads: ", "a whole number, not an object"},
       {R"({"num_attention_heads": "6"})",
        "num_attention_heads: ", "a whole number, not \"6\""},
       {R"({"num_attention_heads": true})", "num_attention_heads: ", "not true"},
@@ -237,8 +275,16 @@ TEST(ModelConfig, RefusesShapesThatNoModelHas) {
 
 TEST(ModelConfig, RefusesWhatIsNotServed) {
   const Bomb kBombs[] = {
-      {R"({"model_type": "mistral"})", "model_type: \"mistral\" is not served",
-       "served: llama"},
+      {R"({"model_type": "gemma2"})", "model_type: \"gemma2\" is not served",
+       "served: llama, mistral, qwen2, qwen3, deci, nemotron-nas"},
+      {R"({"model_type": "openelm"})", "model_type: \"openelm\" is not served",
+       "fused qkv_proj"},
+      {R"({"model_type": "qwen2"})", "architectures: ", "Qwen2ForCausalLM"},
+      {R"({"model_type": "mistral", "architectures": null,
+           "attention_bias": true})",
+       "attention_bias: ", "mistral does not have the choice"},
+      {R"({"model_type": "qwen3", "architectures": null, "mlp_bias": true})",
+       "mlp_bias: ", "qwen3 does not have the choice"},
       {R"({"architectures": ["LlamaForSequenceClassification"]})",
        "architectures: ", "LlamaForCausalLM"},
       {R"({"hidden_act": "gelu"})", "hidden_act: \"gelu\"", "supported: silu"},

@@ -40,7 +40,7 @@ std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
     for (size_t g = 0; g < groups_.size(); ++g) {
       BlockTable& table = sequence.tables[g];
       const int64_t missing =
-          KvGeometry::BlocksFor(sequence.past + tokens) - table.num_blocks();
+          KvGeometry::BlocksFor(sequence.past + tokens) - table.num_entries();
       std::vector<BlockRef> blocks =
           pool_->Allocate(groups_[g], static_cast<int>(missing));
       CHECK(static_cast<int64_t>(blocks.size()) == missing) << "pool too small";
@@ -55,6 +55,13 @@ std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
   }
   absl::StatusOr<Logits> logits = model_->Forward(batch, arena_->data());
   CHECK(logits.ok()) << logits.status();
+  for (const Feed& feed : feeds) {
+    for (size_t g = 0; g < groups_.size(); ++g) {
+      const Retention& retention = model_->layout().groups()[g].retention;
+      feed.sequence->tables[g].Slide(retention.FirstSeen(feed.sequence->past),
+                                     /*num_tokens=*/0);
+    }
+  }
   std::vector<LogitsRow> rows(static_cast<size_t>(logits->rows));
   for (size_t i = 0; i < rows.size(); ++i) {
     rows[i].resize(static_cast<size_t>(logits->vocab));

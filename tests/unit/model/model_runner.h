@@ -38,7 +38,8 @@ class ModelRunner {
     absl::Span<const int32_t> tokens;
     int32_t logits_rows = 0;
   };
-  // One step; the rows of logits that were asked for.
+  // One step; the rows of logits that were asked for. Blocks that the next
+  // token of a sequence does not see go back to the pool.
   std::vector<LogitsRow> Step(const std::vector<Feed>& feeds);
 
   // The logits after each token of a prompt, fed `chunk` tokens a step.

@@ -194,6 +194,11 @@ class ReferenceBackend final : public Backend {
         float* row = qkv + (sequence.first_row + i) * (q + 2 * kv) * dim;
         const int64_t position = sequence.past + i;
         CHECK(inputs_.positions[Size(sequence.first_row + i)] == position);
+        if (layer.q_norm != nullptr) {
+          RmsNorm(row, layer.q_norm, layer.norm_epsilon, q, dim, row);
+          float* const keys = row + q * dim;
+          RmsNorm(keys, layer.k_norm, layer.norm_epsilon, kv, dim, keys);
+        }
         for (int64_t head = 0; head < q + kv; ++head) {
           Rotate(position, dim, row + head * dim);
         }
@@ -287,6 +292,7 @@ class ReferenceBackend final : public Backend {
     const KvPage& page = layer.geometries[Size(group)].page(layer.layer, slot);
     const int64_t block = inputs_.block_offsets[Size(
         sequence.block_begin[Size(group)] + position / kBlockTokens)];
+    CHECK(block >= 0) << "position " << position << " has been given back";
     const int64_t token_bytes = layer.head_dim * KvDtypeBytes(page.dtype);
     auto* bytes = static_cast<std::byte*>(const_cast<void*>(arena)) + block +
                   position % kBlockTokens * token_bytes;
@@ -311,8 +317,10 @@ class ReferenceBackend final : public Backend {
               int64_t position, int slot, const float* query, const void* arena,
               float* out) const {
     const int dim = layer.head_dim;
+    const int64_t first =
+        layer.heads->kv_heads[Size(slot)].retention.FirstSeen(position);
     std::vector<double> weights;
-    for (int64_t token = 0; token <= position; ++token) {
+    for (int64_t token = first; token <= position; ++token) {
       const Location at = Locate(layer, sequence, token, slot, arena);
       double dot = 0;
       for (int d = 0; d < dim; ++d) {
@@ -327,10 +335,11 @@ class ReferenceBackend final : public Backend {
       sum += weight;
     }
     std::vector<double> context(Size(dim), 0.0);
-    for (int64_t token = 0; token <= position; ++token) {
+    for (int64_t token = first; token <= position; ++token) {
       const Location at = Locate(layer, sequence, token, slot, arena);
       for (int d = 0; d < dim; ++d) {
-        context[Size(d)] += weights[Size(token)] * ReadKv(at.dtype, at.v, d);
+        context[Size(d)] +=
+            weights[Size(token - first)] * ReadKv(at.dtype, at.v, d);
       }
     }
     for (int d = 0; d < dim; ++d) {

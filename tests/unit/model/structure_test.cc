@@ -15,9 +15,11 @@
 namespace headcount {
 namespace {
 
-// Biases and none, groups of 3, 1 and all, tied and untied output.
-constexpr const char* kModels[] = {"llama_bias", "llama_gqa", "llama_mha_tied",
-                                   "llama_mqa"};
+// Biases and none, groups of 3, 1 and all, tied and untied output, windows,
+// biases of Q, K and V only, norms of queries and keys.
+constexpr const char* kModels[] = {
+    "llama_bias",     "llama_gqa", "llama_mha_tied", "llama_mqa",
+    "mistral_window", "qwen2",     "qwen3"};
 
 std::string PathOf(const std::string& name) {
   return HEADCOUNT_SOURCE_DIR "/tests/data/golden/tiny/" + name;
@@ -93,8 +95,13 @@ void PoisonPruned(const HeadLayout& layout, WritableModel* model) {
       out.Fill(0, out.rows(), static_cast<int64_t>(head) * dim, dim, 0xFF);
     }
     if (layer.has_attention()) continue;
-    WritableTensor& norm = model->tensors.at(prefix + "input_layernorm.weight");
-    norm.Fill(0, norm.rows(), 0, 1, 0xFF);
+    for (const char* name :
+         {"input_layernorm.weight", "self_attn.q_norm.weight",
+          "self_attn.k_norm.weight"}) {
+      const auto norm = model->tensors.find(prefix + name);
+      if (norm == model->tensors.end()) continue;
+      norm->second.Fill(0, norm->second.rows(), 0, 1, 0xFF);
+    }
   }
 }
 
@@ -102,14 +109,15 @@ void PoisonPruned(const HeadLayout& layout, WritableModel* model) {
 // hidden x head_dim for each query and each KV head).
 int64_t PrunedElements(const ModelConfig& config, const HeadLayout& layout) {
   const int64_t matrix = int64_t{config.hidden} * config.head_dim;
-  const int64_t bias = config.attention_bias ? config.head_dim : 0;
+  const int64_t bias = config.qkv_bias ? config.head_dim : 0;
+  const int64_t norms = config.qk_norm ? 2 * config.head_dim : 0;
   int64_t elements = 0;
   for (const LayerHeads& layer : layout.layers()) {
     const auto query_heads = static_cast<int64_t>(layer.query_heads.size());
     const auto kv_heads = static_cast<int64_t>(layer.kv_heads.size());
     elements += (layer.dense.query_heads - query_heads) * (2 * matrix + bias);
     elements += (layer.dense.kv_heads - kv_heads) * 2 * (matrix + bias);
-    if (!layer.has_attention()) elements += config.hidden;  // the norm
+    if (!layer.has_attention()) elements += config.hidden + norms;
   }
   return elements;
 }
