@@ -133,5 +133,35 @@ TEST(EngineWindowTest, CompanyChunksAndPreemptionChangeNoAnswer) {
   EXPECT_EQ(alone->Snapshot().preemptions, 0u);
 }
 
+// A candidate that is longer than the window leaves the prompt's last tokens
+// behind, which the next one has to see again.
+TEST(EngineWindowTest, EveryCandidateSeesThePromptsLastTokens) {
+  const auto tokens = [](size_t start, size_t count) {
+    return LongRequest(start, count, 0).prompt;
+  };
+  const std::vector<int32_t> prompt = tokens(3, 45);
+  const std::vector<std::vector<int32_t>> candidates = {
+      tokens(60, 40), tokens(9, 3), {7}, tokens(20, 33)};
+  const SystemClock clock;
+  const std::unique_ptr<Engine> engine =
+      MakeEngine({{.path = ModelPath()}},
+                 {.kv_pool_bytes = kSlab, .step_tokens = 32}, &clock);
+  const Heard together =
+      RunAll(engine.get(), {MakeScoreRequest(prompt, candidates)}).front();
+  EXPECT_EQ(engine->Snapshot().pool.used, 0);
+  EXPECT_EQ(engine->Snapshot().preemptions, 0u);
+
+  ASSERT_THAT(together.scores, SizeIs(1));
+  ASSERT_THAT(together.scores[0].logprobs, SizeIs(candidates.size()));
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const Heard alone =
+        RunAll(engine.get(), {MakeScoreRequest(prompt, {candidates[i]})})
+            .front();
+    ASSERT_THAT(alone.scores, SizeIs(1));
+    EXPECT_EQ(together.scores[0].logprobs[i], alone.scores[0].logprobs[0]) << i;
+    EXPECT_THAT(alone.scores[0].logprobs[0], SizeIs(candidates[i].size()));
+  }
+}
+
 }  // namespace
 }  // namespace headcount
