@@ -4,6 +4,9 @@
 // reasons given in matmul.cc: a tile's rows of x stay in the first-level cache
 // while the panels of a task pass, and these in the second-level cache while
 // the rows do.
+// Products of bytes (VNNI) are what AVX3_DL has; other files do without.
+#define HWY_WANT_AVX3_DL
+
 #include "backend/cpu/quantized_matmul.h"
 
 #include <algorithm>
@@ -12,11 +15,6 @@
 
 #include "hwy/cache_control.h"
 
-// Multiplying bytes is what AVX3_DL adds (VNNI); the other files do without.
-#undef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS                                                \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | \
-   HWY_RVV)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/quantized_matmul.cc"
 #include "hwy/foreach_target.h"
@@ -44,8 +42,11 @@ constexpr int kVectors = static_cast<int>(kQuantizedRows / kStep);
 // below 16.
 #if HWY_TARGET == HWY_AVX3_DL
 constexpr bool kWideSums = true;
+// _mm512_dpbusd_epi32, which the compiler refuses: Highway 1.0.3 asks it for
+// avxvnni where avx512vnni is meant.
 HWY_INLINE VI32 AddProducts(VI32 sum, VU32 w, VI32 x) {
-  return VI32{_mm512_dpbusd_epi32(sum.raw, w.raw, x.raw)};
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum.raw) : "v"(w.raw), "v"(x.raw));
+  return sum;
 }
 HWY_INLINE VI32 Total(VI32 sum) { return sum; }
 #elif HWY_TARGET == HWY_AVX3
