@@ -29,6 +29,7 @@ Console Console::Standard(std::string program) {
   return {.in = std::cin,
           .out = std::cout,
           .err = std::cerr,
+          .in_is_terminal = isatty(STDIN_FILENO) != 0,
           .out_is_terminal = isatty(STDOUT_FILENO) != 0,
           .err_is_terminal = err_is_terminal,
           .err_has_colours =

@@ -6,6 +6,7 @@
 //   headcount serve models/mailroom
 //   headcount classify 'Congratulations, you have won'
 //   headcount generate 'Dear list,' --max-tokens 64
+//   headcount chat                       talk with a model that can
 //
 // Look at it:
 //
@@ -27,6 +28,7 @@
 #include <vector>
 
 #include "cli/bench.h"
+#include "cli/chat.h"
 #include "cli/check.h"
 #include "cli/classify.h"
 #include "cli/command.h"
@@ -45,12 +47,10 @@ int main(int argc, char** argv) {
   Console console = Console::Standard(argv[0]);
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
-      ServeCommand(*root),        CheckCommand(*root),
-      GenerateCommand(*root),     ClassifyCommand(*root),
-      BenchCommand(*root),        ListCommand(*root),
-      ShowCommand(*root),         HealthCommand(*root),
-      VersionCommand(*root),      DemoCommand(*root),
-      HelpMarkdownCommand(*root),
+      ServeCommand(*root),   CheckCommand(*root),    GenerateCommand(*root),
+      ChatCommand(*root),    ClassifyCommand(*root), BenchCommand(*root),
+      ListCommand(*root),    ShowCommand(*root),     HealthCommand(*root),
+      VersionCommand(*root), DemoCommand(*root),     HelpMarkdownCommand(*root),
   };
   return RunCommand(*root, commands, {argv + 1, argv + argc}, console);
 }

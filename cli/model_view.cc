@@ -124,6 +124,9 @@ std::string RenderModel(const v1::Model& model) {
       {"labels", model.labels().empty()
                      ? "none (see `classify` in headcount.yaml)"
                      : absl::StrJoin(model.labels(), ", ")},
+      {"chat", model.chat_template().empty()
+                   ? "no (see `headcount chat`)"
+                   : absl::StrCat("template ", model.chat_template())},
   };
   if (serving) {
     fields.emplace_back(
@@ -166,6 +169,7 @@ Json ModelJson(const v1::Model& model) {
       {"requests_waiting", model.requests_waiting()},
       {"labels", model.labels()},
       {"precision", model.precision()},
+      {"chat_template", model.chat_template()},
   };
   for (const v1::LayerHeads& layer : model.layers()) {
     json["layers"].push_back(LayerJson(layer));

@@ -51,6 +51,8 @@ Section Calls() {
         "the server makes its own"},
        {"Prompt text",
         absl::StrCat(kMaxPromptBytesPerToken, " bytes x context"), kInvalid},
+       {"Messages of a conversation", FormatCount(kMaxConversationMessages),
+        kInvalid},
        {"Prompt and answer", "the model's `limits.max_context`", kInvalid},
        {"Text of Tokenize", FormatByteSize(kMaxTokenizeBytes), kInvalid},
        {"Ids of Detokenize", FormatCount(kMaxDetokenizeIds), kInvalid},

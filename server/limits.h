@@ -26,6 +26,7 @@ inline constexpr int kMaxModelNameBytes = 64;
 // Prompts. Text is refused before it is tokenised when no tokenizer could
 // bring it under the context.
 inline constexpr int kMaxPromptBytesPerToken = 8;
+inline constexpr int kMaxConversationMessages = 1024;
 inline constexpr int kMaxTokenizeBytes = 1 << 20;
 inline constexpr int kMaxDetokenizeIds = 1 << 16;
 inline constexpr int kMaxClassifyInputs = 256;

@@ -160,15 +160,20 @@ absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
   const absl::StatusOr<int32_t> max_context = MaxContext(spec, config);
   if (!max_context.ok()) return max_context.status();
 
-  ServedModel served{.name = spec.name(),
-                     .tokenizer = tokenizer,
-                     .vocab = config.vocab,
-                     .max_context = *max_context,
-                     .eos_ids = config.eos_ids,
-                     .classify = std::move(classify),
-                     .description = Describe(spec, **model, *max_context),
-                     .mask_digest = MaskDigest((*model)->layout()),
-                     .load_time = absl::Now() - start};
+  ServedModel served{
+      .name = spec.name(),
+      .tokenizer = tokenizer,
+      .vocab = config.vocab,
+      .max_context = *max_context,
+      .eos_ids = config.eos_ids,
+      .classify = std::move(classify),
+      .chat = ChatTemplate::Load(spec.source().path(), *tokenizer),
+      .description = Describe(spec, **model, *max_context),
+      .mask_digest = MaskDigest((*model)->layout()),
+      .load_time = absl::Now() - start};
+  if (served.chat.ok()) {
+    served.description.set_chat_template(std::string(served.chat->name()));
+  }
   EngineModel engine{.name = spec.name(),
                      .model = *std::move(model),
                      .tokenizer = std::move(tokenizer),

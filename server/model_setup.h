@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "headcount/config/v1/config.pb.h"
 #include "headcount/v1/model.pb.h"
+#include "text/chat_template.h"
 #include "text/prompt_template.h"
 #include "text/tokenizer.h"
 
@@ -40,6 +41,9 @@ struct ServedModel {
   int32_t max_context = 0;       // tokens, prompt and answer together
   std::vector<int32_t> eos_ids;  // the model's end-of-text tokens
   std::optional<ClassifySetup> classify;
+  // Or why the model takes no conversations, without a path.
+  absl::StatusOr<ChatTemplate> chat =
+      absl::NotFoundError("it has no chat template");
   // What GetModel answers, without what changes: state, kv_bytes_used and
   // requests_*.
   v1::Model description;

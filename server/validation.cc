@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "server/conversation.h"
 #include "server/errors.h"
 #include "server/field_checks.h"
 #include "server/limits.h"
@@ -18,6 +19,11 @@ using Ids = std::vector<int32_t>;
 
 void AppendSpan(absl::Span<const int32_t> from, Ids* to) {
   to->insert(to->end(), from.begin(), from.end());
+}
+
+const char* PromptField(const v1::GenerateRequest& request) {
+  if (request.has_conversation()) return "conversation";
+  return request.has_text() ? "text" : "tokens.ids";
 }
 
 absl::StatusOr<Ids> GeneratePrompt(const v1::GenerateRequest& request,
@@ -39,10 +45,12 @@ absl::StatusOr<Ids> GeneratePrompt(const v1::GenerateRequest& request,
       if (prompt.empty()) return FieldError("text", "has no tokens");
       return prompt;
     }
+    case v1::GenerateRequest::kConversation:
+      return ConversationPrompt(request.conversation(), model);
     case v1::GenerateRequest::PROMPT_NOT_SET:
       break;
   }
-  return FieldError("prompt", "missing; set text or tokens");
+  return FieldError("prompt", "missing; set text, tokens or conversation");
 }
 
 }  // namespace
@@ -56,7 +64,7 @@ absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
   const auto tokens = static_cast<int64_t>(prompt->size());
   const int64_t left = model.max_context - tokens;
   if (left < 1) {
-    return TooLong(request.has_text() ? "text" : "tokens.ids", tokens, model);
+    return TooLong(PromptField(request), tokens, model);
   }
   if (sampling->max_tokens > left) {
     return FieldError(
@@ -70,6 +78,7 @@ absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
   result.model = model.index;
   result.prompt = *std::move(prompt);
   result.sampling = *std::move(sampling);
+  StopAtEndOfTurn(request, model, &result.sampling);
   if (result.sampling.max_tokens == 0) {
     result.sampling.max_tokens = static_cast<int32_t>(left);
   }

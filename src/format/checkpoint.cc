@@ -10,7 +10,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "format/gguf.h"
@@ -18,8 +17,8 @@
 #include "format/mapped_file.h"
 #include "format/quoted.h"
 #include "format/safetensors.h"
+#include "format/sha256.h"
 #include "nlohmann/json.hpp"
-#include "openssl/evp.h"
 
 namespace headcount {
 namespace {
@@ -212,16 +211,6 @@ absl::StatusOr<std::vector<Shard>> OpenShards(const fs::path& path) {
   if (!shard.ok()) return shard.status();
   shards.push_back(*std::move(shard));
   return shards;
-}
-
-absl::StatusOr<std::string> Sha256Hex(std::string_view bytes) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int size = 0;
-  if (EVP_Digest(bytes.data(), bytes.size(), digest, &size, EVP_sha256(),
-                 nullptr) != 1) {
-    return absl::InternalError("OpenSSL has no SHA-256");
-  }
-  return absl::BytesToHexString({reinterpret_cast<const char*>(digest), size});
 }
 
 }  // namespace

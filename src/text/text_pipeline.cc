@@ -9,7 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "text/json_fields.h"
 #include "text/pipeline_steps.h"
-#include "text/post_processor.h"
+#include "text/text_frame.h"
 
 namespace headcount {
 namespace {

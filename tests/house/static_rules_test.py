@@ -79,10 +79,12 @@ NAMES = re.compile(
 # CHECKs in code that reads files: each is true whatever the file says, for
 # the reason given. (path, condition) -> reason.
 CHECKS_IN_PARSERS = {
-    ("src/text/bpe.cc", "merges.size() < kNoMerge"):
-        "2^32 merges are more than a tokenizer.json may have bytes",
+    ("src/text/bpe.cc", "merge.rank < kNoMerge"):
+        "readers rank at most kMaxMerges merges, or kMaxVocabulary scores",
     ("src/text/bpe.cc", "piece.size() < kNone"):
         "4 GiB are more than a message or a file may have bytes",
+    ("src/text/chat_template.cc", "!Check(messages).has_value()"):
+        "the server refuses a conversation for which Check finds a problem",
     ("src/text/unicode.cc", "step.kind == Utf8Step::Kind::kCharacter"):
         "callers pass valid UTF-8: Encode replaces what is not",
     ("src/text/unicode.cc",

@@ -1,6 +1,7 @@
 #include "recorder.h"
 
 #include "cli/bench.h"
+#include "cli/chat.h"
 #include "cli/classify.h"
 #include "cli/generate.h"
 #include "cli/health.h"
@@ -13,9 +14,9 @@ namespace headcount {
 int Recorder::Run(const std::vector<std::string>& args) {
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
-      BenchCommand(*root),  ClassifyCommand(*root), GenerateCommand(*root),
-      HealthCommand(*root), ListCommand(*root),     ServeCommand(*root),
-      ShowCommand(*root)};
+      BenchCommand(*root),    ChatCommand(*root),   ClassifyCommand(*root),
+      GenerateCommand(*root), HealthCommand(*root), ListCommand(*root),
+      ServeCommand(*root),    ShowCommand(*root)};
   return RunCommand(*root, commands, args, console);
 }
 

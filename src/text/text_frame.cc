@@ -1,4 +1,4 @@
-#include "text/post_processor.h"
+#include "text/text_frame.h"
 
 #include <string>
 #include <vector>
