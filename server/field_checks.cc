@@ -63,17 +63,20 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(absl::string_view field,
 
 absl::StatusOr<std::vector<int32_t>> EncodedText(absl::string_view field,
                                                  const std::string& text,
+                                                 TextPlace place,
                                                  const ServedModel& model) {
   const absl::Status status = CheckTextBytes(field, text, model);
   if (!status.ok()) return status;
-  return model.tokenizer->Encode(text);
+  return model.tokenizer->Encode(text, place);
 }
 
 absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
                                                    const std::string& text,
+                                                   TextPlace place,
                                                    const ServedModel& model) {
   if (text.empty()) return FieldError(field, "empty");
-  absl::StatusOr<std::vector<int32_t>> ids = EncodedText(field, text, model);
+  absl::StatusOr<std::vector<int32_t>> ids =
+      EncodedText(field, text, place, model);
   if (ids.ok() && ids->empty()) return FieldError(field, "has no tokens");
   return ids;
 }

@@ -15,6 +15,7 @@
 #include "headcount/v1/inference.pb.h"
 #include "server/errors.h"
 #include "server/model_setup.h"
+#include "text/text_place.h"
 
 namespace headcount {
 
@@ -49,12 +50,14 @@ absl::StatusOr<std::vector<int32_t>> CheckedIds(absl::string_view field,
 
 absl::StatusOr<std::vector<int32_t>> EncodedText(absl::string_view field,
                                                  const std::string& text,
+                                                 TextPlace place,
                                                  const ServedModel& model);
 
-// The same of a text that follows a prompt, such as a continuation or a choice:
-// its tokens, at least one, are those of the text alone.
+// The same of a text that may follow a prompt, such as a continuation or a
+// choice: at least one token, whatever the prompt's are.
 absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
                                                    const std::string& text,
+                                                   TextPlace place,
                                                    const ServedModel& model);
 
 // Gates as Request::head_gates.

@@ -197,7 +197,7 @@ absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,
   std::set<std::vector<int32_t>> seen;
   for (int i = 0; i < spec.labels_size(); ++i) {
     const std::string& text = spec.labels(i);
-    std::vector<int32_t> ids = tokenizer.Encode(text);
+    std::vector<int32_t> ids = tokenizer.Encode(text, setup.prompt.end_place());
     if (ids.empty() || !seen.insert(ids).second) {
       return absl::InvalidArgumentError(absl::StrCat(
           "classify.labels[", i, "]: '", text, "' has ",

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "server/errors.h"
 #include "server/field_checks.h"
 #include "server/limits.h"
@@ -118,6 +119,14 @@ absl::Status CheckNothingElseEnds(const v1::GenerateRequest& request) {
   return absl::OkStatus();
 }
 
+// Whether an answer of `ids` reads as `text`, apart from a space at its start
+// that some tokenizers take off.
+bool SpelledBy(const Ids& ids, absl::string_view text,
+               const Tokenizer& tokenizer) {
+  if (tokenizer.strips_leading_space()) absl::ConsumePrefix(&text, " ");
+  return tokenizer.Decode(ids) == text;
+}
+
 absl::StatusOr<std::vector<Ids>> EncodedChoices(
     const v1::GenerateRequest& request, const ServedModel& model) {
   absl::Status status =
@@ -131,9 +140,10 @@ absl::StatusOr<std::vector<Ids>> EncodedChoices(
       return FieldError(field, absl::StrCat(choice.size(), " bytes; from 1 to ",
                                             kMaxChoiceBytes));
     }
-    absl::StatusOr<Ids> ids = EncodedAnswer(field, choice, model);
+    absl::StatusOr<Ids> ids =
+        EncodedAnswer(field, choice, TextPlace::kAfterText, model);
     if (!ids.ok()) return ids.status();
-    if (model.tokenizer->Decode(*ids) != choice) {
+    if (!SpelledBy(*ids, choice, *model.tokenizer)) {
       return FieldError(field,
                         "the tokenizer changes this text, so that no answer "
                         "could be equal to it");

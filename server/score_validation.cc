@@ -28,8 +28,8 @@ absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
     case v1::ScoreRequest::kPromptTokens:
       return CheckedIds("prompt_tokens.ids", request.prompt_tokens(), model);
     case v1::ScoreRequest::kPromptText: {
-      absl::StatusOr<Ids> ids =
-          EncodedText("prompt_text", request.prompt_text(), model);
+      absl::StatusOr<Ids> ids = EncodedText(
+          "prompt_text", request.prompt_text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
       AppendSpan(model.tokenizer->prefix(), &prompt);
@@ -50,6 +50,12 @@ absl::StatusOr<Ids> GivenIds(const std::string& field,
   return CheckedIds(ids, tokens, model);
 }
 
+TextPlace PlaceOfContinuation(const v1::ScoreRequest& request) {
+  const bool first =
+      request.prompt_text().empty() && request.prompt_tokens().ids().empty();
+  return first ? TextPlace::kStart : TextPlace::kAfterText;
+}
+
 absl::StatusOr<Ids> Continuation(const v1::ScoreRequest& request,
                                  const ServedModel& model) {
   switch (request.continuation_case()) {
@@ -58,7 +64,7 @@ absl::StatusOr<Ids> Continuation(const v1::ScoreRequest& request,
                       model);
     case v1::ScoreRequest::kContinuationText:
       return EncodedAnswer("continuation_text", request.continuation_text(),
-                           model);
+                           PlaceOfContinuation(request), model);
     case v1::ScoreRequest::CONTINUATION_NOT_SET:
       break;
   }
@@ -69,12 +75,12 @@ absl::StatusOr<Ids> Continuation(const v1::ScoreRequest& request,
 
 absl::StatusOr<Ids> Candidate(const std::string& field,
                               const v1::ScoreCandidate& candidate,
-                              const ServedModel& model) {
+                              TextPlace place, const ServedModel& model) {
   switch (candidate.continuation_case()) {
     case v1::ScoreCandidate::kTokens:
       return GivenIds(field + ".tokens", candidate.tokens(), model);
     case v1::ScoreCandidate::kText:
-      return EncodedAnswer(field + ".text", candidate.text(), model);
+      return EncodedAnswer(field + ".text", candidate.text(), place, model);
     case v1::ScoreCandidate::CONTINUATION_NOT_SET:
       break;
   }
@@ -91,8 +97,9 @@ absl::StatusOr<std::vector<Ids>> Candidates(const v1::ScoreRequest& request,
   if (!status.ok()) return status;
   std::vector<Ids> candidates;
   for (int i = 0; i < request.candidates_size(); ++i) {
-    absl::StatusOr<Ids> ids = Candidate(absl::StrCat("candidates[", i, "]"),
-                                        request.candidates(i), model);
+    absl::StatusOr<Ids> ids =
+        Candidate(absl::StrCat("candidates[", i, "]"), request.candidates(i),
+                  PlaceOfContinuation(request), model);
     if (!ids.ok()) return ids.status();
     candidates.push_back(*std::move(ids));
   }

@@ -36,7 +36,8 @@ absl::StatusOr<Ids> GeneratePrompt(const v1::GenerateRequest& request,
       return CheckedIds("tokens.ids", request.tokens(), model);
     case v1::GenerateRequest::kText: {
       if (request.text().empty()) return FieldError("text", "empty");
-      absl::StatusOr<Ids> ids = EncodedText("text", request.text(), model);
+      absl::StatusOr<Ids> ids =
+          EncodedText("text", request.text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
       AppendSpan(model.tokenizer->prefix(), &prompt);

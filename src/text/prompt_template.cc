@@ -37,16 +37,14 @@ absl::StatusOr<PromptTemplate> PromptTemplate::Parse(
   const size_t begin = text.find(kInput);
   if (begin == std::string_view::npos ||
       text.find(kInput, begin + 1) != std::string_view::npos) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("\"", std::string(text),
-                     "\" must name {input} exactly once"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "\"", std::string(text), "\" must name {input} exactly once"));
   }
   PromptTemplate result;
   result.before_ =
       EncodeTrusted(text.substr(0, begin), tokenizer, result.input_place_);
-  TextPlace after_place = TextPlace::kAfterText;
-  result.after_ =
-      EncodeTrusted(text.substr(begin + kInput.size()), tokenizer, after_place);
+  result.after_ = EncodeTrusted(text.substr(begin + kInput.size()), tokenizer,
+                                result.end_place_);
   return result;
 }
 

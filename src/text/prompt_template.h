@@ -24,6 +24,9 @@ class PromptTemplate {
   std::vector<int32_t> Render(std::string_view input,
                               const Tokenizer& tokenizer) const;
 
+  // Where a text stands that follows the prompt.
+  TextPlace end_place() const { return end_place_; }
+
   // Tokens that the template adds to every input.
   int overhead() const {
     return static_cast<int>(before_.size() + after_.size());
@@ -33,6 +36,7 @@ class PromptTemplate {
   std::vector<int32_t> before_;
   TextPlace input_place_ = TextPlace::kStart;
   std::vector<int32_t> after_;
+  TextPlace end_place_ = TextPlace::kAfterText;
 };
 
 }  // namespace headcount
