@@ -2,10 +2,13 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
-#include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "base/human.h"
 #include "cli/flags.h"
+#include "cli/model_files.h"
 #include "cli/model_view.h"
 #include "cli/output.h"
 #include "cli/server_flags.h"
@@ -26,35 +29,68 @@ int64_t PoolTokens(int64_t pool_bytes, const v1::Model& model) {
   return bytes > 0 ? pool_bytes / bytes : 0;
 }
 
-absl::Status Check(const CheckOptions& options, Console& console) {
-  const absl::StatusOr<config::v1::ServerConfig> config =
-      ReadConfiguration(options.server);
-  if (!config.ok()) return config.status();
-  // All that serving does, but for the ports.
-  const absl::StatusOr<std::unique_ptr<Server>> server =
-      Server::Create(*config);
-  if (!server.ok()) return server.status();
+void PrintFiles(absl::Span<const ModelFiles> models,
+                const CheckOptions& options, Console& console) {
+  if (options.output == OutputFormat::kTable) {
+    for (const ModelFiles& files : models) {
+      console.out << RenderModelFiles(files) << "\n";
+    }
+    return;
+  }
+  Json json = {{"models", Json::array()}};
+  for (const ModelFiles& files : models) {
+    json["models"].push_back({{"files", ModelFilesJson(files)}});
+  }
+  PrintJson(console, json);
+}
 
-  const int64_t pool = EngineOptionsOf(*config).kv_pool_bytes;
+void PrintServed(absl::Span<const ModelFiles> models, const Server& server,
+                 int64_t pool, const CheckOptions& options, Console& console) {
   if (options.output == OutputFormat::kJson) {
     Json json = {{"kv_pool_bytes", pool}, {"models", Json::array()}};
-    for (const ServedModel& model : (*server)->models()) {
+    for (const ServedModel& model : server.models()) {
       Json entry = ModelJson(model.description);
       entry["kv_pool_tokens"] = PoolTokens(pool, model.description);
+      entry["files"] = ModelFilesJson(models[json["models"].size()]);
       json["models"].push_back(std::move(entry));
     }
     PrintJson(console, json);
-    return absl::OkStatus();
+    return;
   }
-  for (const ServedModel& model : (*server)->models()) {
+  PrintFiles(models, options, console);
+  for (const ServedModel& model : server.models()) {
     console.out << RenderModel(model.description) << "\n";
   }
   console.out << "KV pool of " << FormatByteSize(pool) << ":\n";
-  for (const ServedModel& model : (*server)->models()) {
+  for (const ServedModel& model : server.models()) {
     console.out << "  " << FormatCount(PoolTokens(pool, model.description))
                 << " tokens of " << model.name << " alone\n";
   }
   console.out << "ok\n";
+}
+
+// Says what the files are also where they cannot be served.
+absl::Status Check(const CheckOptions& options, Console& console) {
+  const absl::StatusOr<config::v1::ServerConfig> config =
+      ReadConfiguration(options.server);
+  if (!config.ok()) return config.status();
+  std::vector<ModelFiles> models;
+  absl::Status problem;
+  for (const config::v1::ModelSpec& spec : config->models()) {
+    models.push_back(ReadModelFiles(spec.source().path()));
+    for (const absl::Status& status : models.back().problems) {
+      problem.Update(status);
+    }
+  }
+  // All that serving does, but for the ports.
+  absl::StatusOr<std::unique_ptr<Server>> server =
+      problem.ok() ? Server::Create(*config) : problem;
+  if (!server.ok()) {
+    PrintFiles(models, options, console);
+    return server.status();
+  }
+  PrintServed(models, **server, EngineOptionsOf(*config).kv_pool_bytes, options,
+              console);
   return absl::OkStatus();
 }
 
@@ -63,14 +99,18 @@ absl::Status Check(const CheckOptions& options, Console& console) {
 Command CheckCommand(CLI::App& root) {
   auto options = std::make_shared<CheckOptions>();
   CLI::App& app = AddCommand(
-      root, "check", "would this serve, and what would it cost? Opens no port");
+      root, "check",
+      "what is this, would it serve, and what would it cost? Opens no port");
   AddServerFlags(app, &options->server);
   AddOutput(app, &options->output);
   app.footer(
-      "Takes the flags of 'headcount serve', loads everything and exits: 0 if\n"
-      "it would serve, 1 with the first error otherwise.\n\n" +
+      "Takes the flags of 'headcount serve', says what the files of each "
+      "model\n"
+      "are, loads everything and exits: 0 if it would serve, 1 with the first\n"
+      "error otherwise.\n\n" +
       Examples({
           {"a folder that was downloaded", "headcount check models/mailroom"},
+          {"a GGUF file", "headcount check SmolLM2-135M-Instruct.Q4_1.gguf"},
           {"what would a mask save?",
            "headcount check models/mailroom --mask-file heads.json"},
           {"a configuration, before it is rolled out",

@@ -4,7 +4,7 @@
 
 namespace headcount {
 
-// `headcount check`: would it serve, and what would it cost?
+// `headcount check`: what is it, would it serve, and what would it cost?
 Command CheckCommand(CLI::App& root);
 
 }  // namespace headcount

@@ -56,8 +56,9 @@ CLI::Option* AddDrainTime(CLI::App& app, ServerFlags* flags,
 
 void AddModelFlags(CLI::App& app, ServerFlags* flags) {
   app.add_option("MODEL", flags->models,
-                 "folder of a model in the Hugging Face layout, or a YAML file "
-                 "of one model; a headcount.yaml in the folder is read");
+                 "folder of a model in the Hugging Face layout, GGUF file (or "
+                 "folder with one), or YAML file of one model; a "
+                 "headcount.yaml in the folder is read");
   app.add_option("--config", flags->config_path,
                  "YAML file of the server, which can name models, too")
       ->type_name("FILE");

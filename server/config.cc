@@ -49,7 +49,7 @@ absl::Status FillFromFile(const std::string& path,
   return FillMessage(*tree, path, message);
 }
 
-// Weights in a file of their own, which is no YAML.
+// The whole of a model in one file, which is no YAML.
 bool IsGguf(const fs::path& path) { return path.extension() == ".gguf"; }
 
 // `path` as seen from the folder of the file that names it.
@@ -183,6 +183,11 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
         ": there is neither a folder of weights nor a GGUF or YAML file"));
   } else if (IsGguf(path)) {
     named.mutable_source()->set_path(path);
+  } else if (fs::path(path).extension() == ".safetensors") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path,
+        ": only the weights of a model: name the folder that also has "
+        "its config.json and tokenizer.json"));
   }
   if (IsFile(file) && !IsGguf(file)) {
     absl::StatusOr<ModelSpec> read = ReadModelFile(file);

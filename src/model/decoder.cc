@@ -236,7 +236,7 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
       .layer = static_cast<int>(layer),
       .layer_class = parts_.layout->layer_class()[layer],
       .query_heads_below = query_heads_below_[layer],
-            .head_dim = parts_.layout->head_dim(),
+      .head_dim = parts_.layout->head_dim(),
       .q_norm = FloatsOf(weights.q_norm),
       .k_norm = FloatsOf(weights.k_norm),
       .norm_epsilon = static_cast<float>(config.rms_epsilon)};

@@ -8,6 +8,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "recorder.h"
+#include "tests/unit/format/gguf_writer.h"
+#include "tests/unit/format/temp_folder.h"
 
 namespace headcount {
 namespace {
@@ -113,6 +115,20 @@ TEST_F(CheckTest, AnswersAsJson) {
   const Json json = ParseOutput(recorder_.out.str());
   EXPECT_EQ(json["kv_pool_bytes"], 64 << 20);
   EXPECT_EQ(json["models"][0]["kv_pool_tokens"], (64 << 20) / 3072);
+  EXPECT_EQ(json["models"][0]["files"]["format"], "safetensors");
+}
+
+TEST_F(CheckTest, SaysWhatAFileIsThatCannotBeServed) {
+  const TempFolder folder;
+  const std::string path = folder.Write("other.gguf", GgufWriter().File());
+  EXPECT_EQ(Check({path}), 1);
+  EXPECT_THAT(recorder_.out.str(), HasSubstr("format  GGUF"));
+  EXPECT_THAT(recorder_.out.str(), HasSubstr("not served: " + path));
+  EXPECT_THAT(recorder_.err.str(),
+              HasSubstr("has no key 'general.architecture'"));
+  EXPECT_EQ(Check({path, "--output", "json"}), 1);
+  EXPECT_EQ(Check({folder.Write("x.safetensors", "")}), 1);
+  EXPECT_THAT(recorder_.err.str(), HasSubstr("name the folder"));
 }
 
 TEST_F(CheckTest, ExitsWith1AndTheFirstError) {
