@@ -57,13 +57,17 @@ std::string TokenizerKind(const std::optional<std::string>& gguf_path) {
 }
 
 // "3", or "1 to 4" where layers differ.
-std::string PerLayer(const std::vector<LayerShape>& layers,
-                     int LayerShape::*count) {
-  std::vector<int> counts;
-  for (const LayerShape& layer : layers) counts.push_back(layer.*count);
+std::string PerLayer(const std::vector<int32_t>& counts) {
   const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
   if (*least == *most) return absl::StrCat(*most);
   return absl::StrCat(*least, " to ", *most);
+}
+
+std::string PerLayer(const std::vector<LayerShape>& layers,
+                     int LayerShape::*count) {
+  std::vector<int32_t> counts;
+  for (const LayerShape& layer : layers) counts.push_back(layer.*count);
+  return PerLayer(counts);
 }
 
 // Keys and values of one token in every head.
@@ -87,7 +91,8 @@ std::string RenderTypes(const std::vector<StoredType>& types) {
 }  // namespace
 
 ModelFiles ReadModelFiles(const std::string& path) {
-  ModelFiles files{.path = path};
+  ModelFiles files;
+  files.path = path;
   const absl::StatusOr<std::optional<std::string>> gguf = FindGguf(path);
   if (!gguf.ok()) {
     files.problems.push_back(gguf.status());
@@ -128,8 +133,9 @@ std::string RenderModelFiles(const ModelFiles& files) {
     fields.emplace_back(
         "architecture",
         absl::StrCat(config.architecture, ", ", config.layers,
-                     " layers, hidden ", config.hidden, ", MLP ", config.ffn,
-                     ", vocabulary ", FormatCount(config.vocab)));
+                     " layers, hidden ", config.hidden, ", MLP ",
+                     PerLayer(config.ffn), ", vocabulary ",
+                     FormatCount(config.vocab)));
     fields.emplace_back(
         "heads of a layer",
         absl::StrCat(PerLayer(config.heads, &LayerShape::query_heads),
