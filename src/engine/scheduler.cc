@@ -193,7 +193,7 @@ void Scheduler::PlanModel(int model, StepPlan* plan) {
   for (const bool decoding : {true, false}) {
     for (const auto& [id, sequence] : state.running) {
       if (sequence->decoding() != decoding) continue;
-      if (!sequence->HasRoomFor(sequence->length())) continue;
+      if (!HasBlocksFor(*sequence, sequence->length())) continue;
       AddPart(*sequence, &budget, plan);
     }
   }
@@ -292,6 +292,14 @@ int64_t Scheduler::MissingBlocks(const Sequence& sequence, size_t group,
       KvGeometry::BlocksFor(num_tokens) - table.num_entries();
   return std::clamp<int64_t>(missing, 0,
                              state.most_blocks[group] - table.num_blocks());
+}
+
+bool Scheduler::HasBlocksFor(const Sequence& sequence,
+                             int32_t num_tokens) const {
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    if (MissingBlocks(sequence, i, num_tokens) > 0) return false;
+  }
+  return true;
 }
 
 bool Scheduler::HoldsWindows(const Sequence& sequence) const {

@@ -178,6 +178,8 @@ class Scheduler {
   bool Allocate(Sequence* sequence, int32_t num_tokens);
   int64_t MissingBlocks(const Sequence& sequence, size_t group,
                         int32_t num_tokens) const;
+  // Whether nothing is missing, of what it may hold at once.
+  bool HasBlocksFor(const Sequence& sequence, int32_t num_tokens) const;
   void SlideWindows(Sequence* sequence);
   // Whether the blocks that its next token sees are all there.
   bool HoldsWindows(const Sequence& sequence) const;

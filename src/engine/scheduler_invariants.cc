@@ -74,7 +74,8 @@ void Scheduler::CheckTables(const Sequence& sequence) const {
     const Retention& retention = state.model.groups[i].retention;
     // Whoever is let in can compute its prompt without waiting for memory, and
     // whoever has a reservation, all that it will.
-    if (sequence.preemptions >= kMaxPreemptions || !sequence.decoding()) {
+    if (sequence.preemptions >= kMaxPreemptions ||
+        sequence.computed < sequence.prompt_tokens) {
       CHECK(MissingBlocks(sequence, i, TokensToAdmit(sequence)) == 0)
           << sequence.id;
     }

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "gtest/gtest.h"
+#include "heads/kv_geometry.h"
 
 namespace headcount {
 
@@ -86,10 +87,18 @@ StepPlan SchedulerDriver::Step() {
   std::vector<StepResult> results;
   for (const StepPart& part : plan.parts) results.push_back(Compute(part));
   std::vector<RequestId> ids;
-  for (const StepPart& part : plan.parts) ids.push_back(part.sequence->id);
+  std::vector<bool> lost;  // some of what the prompt's end attends to
+  for (const StepPart& part : plan.parts) {
+    ids.push_back(part.sequence->id);
+    lost.push_back(LostPromptEnd(*part.sequence));
+  }
   scheduler_->Commit(plan, results);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (results[i].end) End(ids[i], *results[i].end);
+    if (lost[i] && results[i].continuation) {
+      requests_.at(ids[i]).computed = 0;
+      running_.erase(ids[i]);
+    }
   }
   scheduler_->CheckInvariants();
   return plan;
@@ -203,6 +212,20 @@ void SchedulerDriver::CheckPlan(const StepPlan& plan) {
     EXPECT_EQ(planned.count(id), 1u) << id << " is starved";
   }
   running_.insert(planned.begin(), planned.end());
+}
+
+// Whether the window of the last token computed has left a block behind that
+// the first one after the prompt attends to.
+bool SchedulerDriver::LostPromptEnd(const Sequence& sequence) const {
+  const auto model = static_cast<size_t>(sequence.model);
+  const std::vector<int32_t>& windows = options_.models[model].windows;
+  return std::any_of(windows.begin(), windows.end(), [&](int32_t window) {
+    const auto first_block = [&](int32_t position) {
+      return std::max(0, position + 1 - window) / kBlockTokens;
+    };
+    return window > 0 &&
+           first_block(sequence.computed) > first_block(sequence.prompt_tokens);
+  });
 }
 
 StepResult SchedulerDriver::Compute(const StepPart& part) {

@@ -87,6 +87,7 @@ class SchedulerDriver {
 
   void CheckPreemptions();
   void CheckPlan(const StepPlan& plan);
+  bool LostPromptEnd(const Sequence& sequence) const;
   StepResult Compute(const StepPart& part);
   void End(RequestId id, EndCause cause);
 

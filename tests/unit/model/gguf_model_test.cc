@@ -138,7 +138,8 @@ std::string GgufOf(const WritableModel& model, bool arrays) {
   const auto layers = config.at("num_hidden_layers").get<size_t>();
   const auto query_heads = config.at("num_attention_heads").get<int32_t>();
   const auto kv_heads = config.at("num_key_value_heads").get<int32_t>();
-  writer.AddString("general.architecture", config.at("model_type"));
+  writer.AddString("general.architecture",
+                   config.at("model_type").get<std::string>());
   writer.AddInt(prefix + "block_count", static_cast<uint32_t>(layers));
   writer.AddInt(prefix + "embedding_length", config.at("hidden_size"));
   writer.AddInt(prefix + "feed_forward_length", config.at("intermediate_size"));
