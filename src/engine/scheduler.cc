@@ -145,10 +145,12 @@ void Scheduler::Commit(const StepPlan& plan,
     if (results[i].continuation) {
       sequence.Follow(*results[i].continuation);
       // The one before it may have moved a window past the prompt's end.
-      if (!HoldsWindows(sequence)) Requeue(&sequence);
-    } else {
-      SlideWindows(&sequence);
+      if (!HoldsWindows(sequence)) {
+        Requeue(&sequence);
+        continue;
+      }
     }
+    SlideWindows(&sequence);
   }
 }
 

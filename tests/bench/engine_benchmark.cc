@@ -77,7 +77,8 @@ void BM_Engine(benchmark::State& state) {
     state.PauseTiming();
     const int64_t before = sink->tokens;
     for (int stream = 0; stream < streams; ++stream) {
-      Request request{.prompt = Prompt(stream, vocab)};
+      Request request;
+      request.prompt = Prompt(stream, vocab);
       request.sampling.max_tokens = kTokens;
       request.sampling.ignore_eos = true;
       CHECK((*engine)->Submit(std::move(request), sink).ok());

@@ -59,7 +59,8 @@ void CheckConfig(const GgufFile& gguf) {
       {.layers = config->heads, .head_dim = config->head_dim});
   CHECK(layout.ok()) << layout.status();
   CHECK(std::ssize(layout->layers()) == config->layers);
-  CHECK(config->vocab > 0 && config->hidden > 0 && config->ffn > 0);
+  CHECK(config->vocab > 0 && config->hidden > 0);
+  CHECK(std::ssize(config->ffn) == config->layers);
 }
 
 void ParseAndCheck(absl::Span<const std::byte> file) {
