@@ -115,7 +115,8 @@ class Headcount:
                              capture_output=True).returncode != 0:
             if time.monotonic() > deadline or self.server.poll() is not None:
                 sys.exit(self.server.stderr.read().decode())
-            time.sleep(0.1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.server.wait(0.1)
 
     def bench(self, **flags):
         flags = [f"--{key.replace('_', '-')}={value}"

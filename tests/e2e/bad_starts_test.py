@@ -60,11 +60,11 @@ class BadStarts(unittest.TestCase):
         self.refuse(["layer 2", "head 12"], models=self.pruned(l2=["12"]))
 
     def test_a_mask_with_a_reversed_range(self):
-        self.refuse(["models[0]: heads.pruned.1[0]", "3-1"],
+        self.refuse(["models[0].heads.pruned.1[0]", "3-1"],
                     models=self.pruned(l1=["3-1"]))
 
     def test_a_mask_that_is_no_number(self):
-        self.refuse(["models[0]: heads.pruned.1[0]", "all"],
+        self.refuse(["models[0].heads.pruned.1[0]", "all"],
                     models=self.pruned(l1=["all"]))
 
     def mask_file(self, change):
