@@ -20,8 +20,10 @@ class BadStarts(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = folder.name
 
-    def refuse(self, words, models=(served.DENSE,), command="serve", **config):
-        """`words` must all be in the message; nothing may be served."""
+    def refuse(self, words, models=(served.DENSE,), command="serve",
+               says="", **config):
+        """`words` must all be in the message; nothing may be served. `says` is
+        what stands first on stdout: empty, nothing stands there at all."""
         config = {"listen": "127.0.0.1:0", "metrics_listen": "127.0.0.1:0",
                   "kv_pool": "64MiB", "models": list(models), **config}
         done = subprocess.run(
@@ -30,7 +32,8 @@ class BadStarts(unittest.TestCase):
             capture_output=True, text=True, env=served.environment(),
             stdin=subprocess.DEVNULL, timeout=served.DEADLINE, check=False)
         self.assertEqual(done.returncode, FAILED, done.stderr)
-        self.assertEqual(done.stdout, "")
+        self.assertEqual(done.stdout[:len(says)], says)
+        self.assertEqual(done.stdout == "", says == "", done.stdout)
         for word in words:
             self.assertIn(word, done.stderr)
         self.assertLess(len(done.stderr), 1000)
@@ -227,7 +230,8 @@ class BadStarts(unittest.TestCase):
 
     def test_check_finds_the_same_without_serving(self):
         self.refuse(["kv_pol"], command="check", kv_pol="1GiB")
-        self.refuse(["layer 6"], command="check",
+        # What the files are is told also where they cannot be served so.
+        self.refuse(["layer 6"], command="check", says="path ",
                     models=self.pruned(l6=["0"]))
 
 
