@@ -2,8 +2,8 @@
 // backend with a counter-based generator, so that every backend draws the same
 // token from the same logits.
 //
-// What is done to the logits before a token is drawn, in this order (each step
-// as in vLLM):
+// What is done to the logits before a token is drawn, in this order, which is
+// our own: other servers differ in where bias and min-p come.
 //   1. repetition penalty (Keskar et al. 2019, arXiv:1909.05858, in the form of
 //      Hugging Face: what is below 0 is multiplied), then frequency and
 //      presence penalty (OpenAI's);

@@ -16,9 +16,8 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Penalties, bias and exclusions over dense arrays of the vocabulary, as in
-// vLLM's apply_penalties and logit_bias processor
-// (vllm/model_executor/layers/utils.py).
+// Penalties, bias and exclusions over dense arrays of the vocabulary, by the
+// formulas of their sources (see sampling.h).
 std::vector<double> Adjusted(const std::vector<float>& logits,
                              const SampleRow& row) {
   const size_t vocab = logits.size();
