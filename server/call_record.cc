@@ -54,6 +54,11 @@ bool IsRequestId(absl::string_view id) {
          });
 }
 
+bool IsOutOfTime(absl::Time now, absl::Time arrival, absl::Time deadline) {
+  constexpr absl::Duration kTravel = absl::Milliseconds(20);
+  return now >= deadline - kTravel - (deadline - arrival) / 100;
+}
+
 absl::Status StatusOf(const Ending& ending, const Admission& admission) {
   switch (ending.cause) {
     case EndCause::kStop:
@@ -106,6 +111,10 @@ absl::StatusOr<const ServedModel*> CallRecord::FindModelToRun(
 }
 
 void CallRecord::AddEnding(Outcome outcome, const Ending& ending) {
+  if (outcome == Outcome::kCancelled &&
+      IsOutOfTime(serving_->clock->Now(), arrival_, deadline_)) {
+    outcome = Outcome::kDeadline;
+  }
   serving_->metrics->RequestEnded(model_, outcome, ending);
   // The first that did not succeed is what the call is remembered for.
   if (!outcome_.has_value() || Succeeded(*outcome_)) outcome_ = outcome;

@@ -26,6 +26,11 @@ absl::string_view TraceIdOf(absl::string_view traceparent);
 // letters, digits and "._:/-".
 bool IsRequestId(absl::string_view id);
 
+// Whether a client that hangs up at `now` does so because its time is over. By
+// its own clock it may be, a little before it is by ours: the call took time to
+// arrive, and gRPC rounds a timeout up by as much as 1 % to send it.
+bool IsOutOfTime(absl::Time now, absl::Time arrival, absl::Time deadline);
+
 // How an ending looks to the client; OK for stop and length.
 absl::Status StatusOf(const Ending& ending, const Admission& admission);
 
@@ -48,7 +53,8 @@ class CallRecord {
   // The same for a call that will run it: Unavailable while the server drains.
   absl::StatusOr<const ServedModel*> FindModelToRun(absl::string_view name);
 
-  // Counts a sequence that the engine has ended.
+  // Counts a sequence that the engine has ended. A cancel from a client that is
+  // out of time counts as its deadline.
   void AddEnding(Outcome outcome, const Ending& ending);
   // Counts a request that was refused.
   void AddRejection(const absl::Status& status);

@@ -99,10 +99,10 @@ class Endings(unittest.TestCase):
         self.assertEqual(arrived.count(True), CANCELS + in_time + PLAIN)
         self.assertEqual(set(logged.values()), {1})
         self.assertEqual(counted["length"], PLAIN)
-        # A client whose time is up hangs up as well, and its clock may be the
-        # earlier one by the time that the call has travelled.
+        # A client whose time is up hangs up as well. Its call may have travelled
+        # for so long that the server takes this for a cancel.
         self.assertGreaterEqual(counted["cancelled"], CANCELS)
-        self.assertGreater(counted["deadline"], in_time // 2)
+        self.assertGreater(counted["deadline"], in_time * 3 // 4)
         self.assertEqual(sum(counted.values()), CANCELS + in_time + PLAIN)
 
     def test_cancels_before_anything_was_answered_leave_nothing(self):

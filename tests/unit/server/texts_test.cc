@@ -108,6 +108,19 @@ TEST(Traceparent, GivesItsTraceId) {
             "");
 }
 
+// A client hangs up by its own clock, which cancels the call here first.
+TEST(CallRecord, TakesACancelJustBeforeTheDeadlineForTheDeadline) {
+  const absl::Time arrival = absl::UnixEpoch() + absl::Hours(1);
+  const auto out_of_time = [&](absl::Duration after, absl::Duration timeout) {
+    return IsOutOfTime(arrival + after, arrival, arrival + timeout);
+  };
+  EXPECT_TRUE(out_of_time(absl::Milliseconds(100), absl::Milliseconds(100)));
+  EXPECT_TRUE(out_of_time(absl::Milliseconds(81), absl::Milliseconds(100)));
+  EXPECT_FALSE(out_of_time(absl::Milliseconds(75), absl::Milliseconds(100)));
+  EXPECT_TRUE(out_of_time(absl::Milliseconds(59'400), absl::Minutes(1)));
+  EXPECT_FALSE(out_of_time(absl::Milliseconds(59'300), absl::Minutes(1)));
+}
+
 TEST(RequestId, IsALabelAndNothingElse) {
   EXPECT_TRUE(IsRequestId("a-1/b.c:d_e"));
   EXPECT_TRUE(IsRequestId(std::string(64, 'x')));
