@@ -3,13 +3,15 @@
 
 : "${log_folder:?is set by the script that sources this}"
 
-# stage NAME COMMAND...: runs COMMAND with its output in $log_folder/NAME.log
+log_of() { echo "$log_folder/${1//[^a-z0-9]/-}.log"; }
+
+# stage NAME COMMAND...: runs COMMAND with its output in log_of NAME
 # and prints how it ended and how long it took. Returns its exit status.
 stage() {
   local name=$1 log status=0 start=$SECONDS
   shift
   mkdir -p "$log_folder"
-  log=$log_folder/${name//[^a-z0-9]/-}.log
+  log=$(log_of "$name")
   printf '%-28s ' "$name" >&2
   "$@" >"$log" 2>&1 </dev/null || status=$?
   if ((status == 0)); then
@@ -22,9 +24,8 @@ stage() {
 
 # must_stage: the same, but a failure shows the end of the log and exits.
 must_stage() {
-  local name=$1
   if ! stage "$@"; then
-    tail -n 40 "$log_folder/${name//[^a-z0-9]/-}.log" >&2
+    tail -n 40 "$(log_of "$1")" >&2
     exit 1
   fi
 }

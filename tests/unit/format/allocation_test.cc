@@ -18,14 +18,19 @@ namespace {
 int64_t allocated_bytes = 0;  // by this program's only thread
 }  // namespace
 
-void* operator new(size_t size) {
+// Not inlined: GCC warns of the mismatch where it sees just one of the two.
+[[gnu::noinline]] void* operator new(size_t size) {
   allocated_bytes += static_cast<int64_t>(size);
   void* const memory = std::malloc(size);
   if (memory == nullptr) std::abort();
   return memory;
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
 
 namespace headcount {
 namespace {
