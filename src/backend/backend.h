@@ -38,8 +38,8 @@ class Buffer {
 // What becomes of quantised weights. Others stay as they are in both cases.
 enum class Precision : uint8_t {
   // Quantised at rest, and multiplied as integers: rows of x are quantised on
-  // the way. Backends choose the layout; what they round is no coarser than the
-  // weights.
+  // the way, to 8 bits or to 16 (MatrixSource::wide_input). Backends choose the
+  // layout; what they round is no coarser than the weights.
   kFast,
   kExact,  // float32 at rest and in every operation: the reference
 };

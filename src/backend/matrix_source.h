@@ -29,6 +29,9 @@ struct MatrixSource {
   int64_t rows = 0;
   int64_t cols = 0;
   std::vector<MatrixPiece> pieces;
+  // Beside quantised weights, rows of x keep 16 bits instead of 8: for a
+  // product to whose input the model is sensitive.
+  bool wide_input = false;
 };
 
 }  // namespace headcount

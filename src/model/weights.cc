@@ -44,6 +44,12 @@ std::vector<Run> RunsOf(absl::Span<const int> heads, int head_dim) {
   return runs;
 }
 
+// Where rounding costs most: softmax raises the errors of queries and keys to
+// an exponent, and the input of `down`, a product of two, has the most
+// outliers. Together they halve how far 8-bit inputs move the logits, for two
+// fifths more arithmetic (docs/performance.md).
+constexpr bool kWideInput = true;
+
 constexpr char kWeight[] = ".weight";
 constexpr char kBias[] = ".bias";
 
@@ -87,7 +93,8 @@ class WeightLoader {
                 const std::vector<Run>& runs);
 
   // Null after an error.
-  std::unique_ptr<Matrix> Rows(const std::vector<KeptRows>& parts);
+  std::unique_ptr<Matrix> Rows(const std::vector<KeptRows>& parts,
+                               bool wide_input = false);
   std::unique_ptr<Matrix> Columns(const KeptRows& whole,
                                   const std::vector<Run>& columns);
   std::unique_ptr<Matrix> Column(const KeptRows& vector);
@@ -152,7 +159,7 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
   const KeptRows out = Weight(names_.attention_out, {hidden, q});
   if (heads.has_attention()) {
     weights->attention_norm = Vector({norm});
-    weights->qkv = Rows(qkv);
+    weights->qkv = Rows(qkv, kWideInput);
     weights->attention_out = Columns(out, q_runs);
   }
   if (config_.qk_norm) {
@@ -185,7 +192,7 @@ void WeightLoader::LoadFeedForward(int64_t ffn, LayerWeights* weights) {
   weights->ffn_norm = Vector({Weight(names_.ffn_norm, {hidden})});
   weights->gate_up = Rows(
       {Weight(names_.gate, {ffn, hidden}), Weight(names_.up, {ffn, hidden})});
-  weights->down = Rows({Weight(names_.down, {hidden, ffn})});
+  weights->down = Rows({Weight(names_.down, {hidden, ffn})}, kWideInput);
   if (!config_.mlp_bias) return;
   weights->gate_up_bias =
       Vector({Bias(names_.gate, ffn), Bias(names_.up, ffn)});
@@ -228,9 +235,11 @@ KeptRows WeightLoader::Kept(const char* name, const char* suffix,
 }
 
 // The kept rows of all parts, one below the other.
-std::unique_ptr<Matrix> WeightLoader::Rows(const std::vector<KeptRows>& parts) {
+std::unique_ptr<Matrix> WeightLoader::Rows(const std::vector<KeptRows>& parts,
+                                           bool wide_input) {
   if (!status_.ok()) return nullptr;
   MatrixSource source;
+  source.wide_input = wide_input;
   source.cols = parts.front().tensor->shape[1];
   for (const KeptRows& part : parts) {
     const TensorView& tensor = *part.tensor;

@@ -240,15 +240,16 @@ void QuantizeRows(const MatMulOperands& operands, MatMulWorkspace* workspace,
                   ThreadPool* pool) {
   const int64_t rows = operands.rows;
   const int64_t cols = operands.w->cols();
-  const int64_t blocks = DivideUp(cols, kQuantizedCols);
-  const auto size = static_cast<size_t>(rows * blocks);
+  const int bytes = operands.w->input_bytes();
+  const int64_t row_blocks = bytes * DivideUp(cols, kQuantizedCols);
+  const auto size = static_cast<size_t>(rows * row_blocks);
   if (workspace->x.size() < size) workspace->x.resize(size);
   const int64_t step = DivideUp(kQuantizeElements, cols);
   pool->Run(DivideUp(rows, step), [&](int64_t task, int /*worker*/) {
     const int64_t end = std::min((task + 1) * step, rows);
     for (int64_t row = task * step; row < end; ++row) {
-      QuantizeRow(operands.x + row * cols, cols,
-                  workspace->x.data() + row * blocks);
+      QuantizeRow(operands.x + row * cols, cols, bytes,
+                  workspace->x.data() + row * row_blocks);
     }
   });
 }

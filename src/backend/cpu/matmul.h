@@ -22,7 +22,7 @@ struct MatMulOperands {
 
 // Reused from call to call.
 struct MatMulWorkspace {
-  std::vector<ActivationBlock> x;  // [rows, blocks of columns]
+  std::vector<ActivationBlock> x;  // [rows, bytes, blocks of columns]
 };
 
 // Each output is one chain of fused multiply-adds, from 0, over rising columns,

@@ -36,6 +36,8 @@ class PackedMatrix final : public Matrix {
 
   // At rest: a float, kQ4_1 or kQ8_0.
   ElementType dtype() const { return dtype_; }
+  // Of an element of x, where weights are quantised.
+  int input_bytes() const { return wide_input_ ? 2 : 1; }
   int64_t panels() const { return (rows_ + kPanelRows - 1) / kPanelRows; }
   const std::byte* panel(int64_t index) const;
 
@@ -44,7 +46,10 @@ class PackedMatrix final : public Matrix {
 
  private:
   PackedMatrix(const MatrixSource& source, ElementType dtype)
-      : rows_(source.rows), cols_(source.cols), dtype_(dtype) {}
+      : rows_(source.rows),
+        cols_(source.cols),
+        dtype_(dtype),
+        wide_input_(source.wide_input) {}
 
   void PackPanel(const MatrixSource& source, int64_t index);
   int64_t panel_bytes() const;
@@ -52,6 +57,7 @@ class PackedMatrix final : public Matrix {
   int64_t rows_;
   int64_t cols_;
   ElementType dtype_;
+  bool wide_input_;
   std::unique_ptr<HostBuffer> storage_;
 };
 

@@ -1,9 +1,10 @@
-// A tile is R rows of x times C vectors of outputs of one panel. Integer dot
-// products of a block of 32 columns stay in registers and are exact; then they
-// are scaled and join the tile's float sums. Blocks come in groups, for the
-// reasons given in matmul.cc: a tile's rows of x stay in the first-level cache
-// while the panels of a task pass, and these in the second-level cache while
-// the rows do.
+// A tile is R rows of bytes of x times C vectors of outputs of one panel; a row
+// of x with two bytes an element makes two rows. Integer dot products of a
+// block of 32 columns stay in registers and are exact; then those of one row of
+// x become one, which is scaled and joins the tile's float sums. Blocks come in
+// groups, for the reasons given in matmul.cc: a tile's rows of x stay in the
+// first-level cache while the panels of a task pass, and these in the
+// second-level cache while the rows do.
 // Products of bytes (VNNI) are what AVX3_DL has; other files do without.
 #define HWY_WANT_AVX3_DL
 
@@ -36,10 +37,9 @@ constexpr int64_t kStep = static_cast<int64_t>(kLanes);
 constexpr int kVectors = static_cast<int>(kQuantizedRows / kStep);
 
 // The one piece that each target has its own of. Lanes hold four bytes, of w
-// unsigned and of x signed, -128 excepted. AddProducts adds the four products
-// to a sum; Total makes an int32 of the sum in the end. Sums that are not wide
-// are two of 16 bits: exact for up to eight times four products of bytes of w
-// below 16.
+// unsigned and of x signed. AddProducts adds the four products to a sum; Total
+// makes an int32 of the sum in the end. Sums that are not wide are two of 16
+// bits: exact for up to eight times four products of bytes of w below 16.
 #if HWY_TARGET == HWY_AVX3_DL
 constexpr bool kWideSums = true;
 // _mm512_dpbusd_epi32, which the compiler refuses: Highway 1.0.3 asks it for
@@ -121,10 +121,10 @@ constexpr int64_t kPrefetchBytes = 2048;
 struct Tile {
   const std::byte* w = nullptr;        // the first block
   const ActivationBlock* x = nullptr;  // [R][x_stride]
-  int64_t x_stride = 0;                // blocks of a row
+  int64_t x_stride = 0;                // blocks of a row of bytes
   int64_t blocks = 0;
   int vector = 0;         // of the panel, the first of C
-  float* sums = nullptr;  // [C][R][kLanes], of all groups so far
+  float* sums = nullptr;  // [C][rows of x][kLanes], of all groups so far
 };
 
 HWY_INLINE VI32 FourBytes(const int8_t* from) {
@@ -187,18 +187,26 @@ HWY_INLINE void AddStep(const std::byte* w, const ActivationBlock* x,
   }
 }
 
-template <int kBits, int R, int C>
-HWY_INLINE VF32 Dot(const VI32* sum, const ActivationBlock& x) {
-  VI32 total = Total(sum[0]);
-  if constexpr (SumsHalves(kBits)) {
-    total = hn::Add(total, hn::ShiftLeft<4>(Total(sum[1])));
+template <int kBits>
+HWY_INLINE VI32 WholeSum(const VI32* sum) {
+  if constexpr (!SumsHalves(kBits)) return Total(sum[0]);
+  return hn::Add(Total(sum[0]), hn::ShiftLeft<4>(Total(sum[1])));
+}
+
+// Of row r of bytes, and of the next if an element has two.
+template <int kBits, int kBytes, int R>
+HWY_INLINE VF32 Dot(const VI32 (&sum)[R][SumsHalves(kBits) ? 2 : 1], int r,
+                    const ActivationBlock& x) {
+  VI32 total = WholeSum<kBits>(sum[r]);
+  if constexpr (kBytes == 2) {
+    total = hn::Add(hn::ShiftLeft<8>(total), WholeSum<kBits>(sum[r + 1]));
   }
   if constexpr (kBits == 8) total = hn::Add(total, hn::Set(I32(), x.offset));
   return hn::ConvertTo(F32(), total);
 }
 
 // Adds the products of one block, scaled, to the tile's float sums.
-template <int kBits, int R, int C>
+template <int kBits, int kBytes, int R, int C>
 HWY_INLINE void AddBlock(const BlockSums<kBits, R, C>& sums,
                          const hwy::float16_t* HWY_RESTRICT halves,
                          const ActivationBlock* HWY_RESTRICT x,
@@ -208,14 +216,14 @@ HWY_INLINE void AddBlock(const BlockSums<kBits, R, C>& sums,
   for (int c = 0; c < C; ++c) {
     const VF32 scale = LoadFloats(d, halves + c * kStep);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
+    for (int r = 0; r < R; r += kBytes) {
       const ActivationBlock& row = x[r * x_stride];
       VF32 total = hn::Load(d, to);
       if constexpr (kBits == 4) {
         const VF32 min = LoadFloats(d, halves + kQuantizedRows + c * kStep);
         total = FusedMulAdd(min, hn::Set(d, row.scaled_sum), total);
       }
-      total = FusedMulAdd(Dot<kBits, R, C>(sums.sum[c][r], row),
+      total = FusedMulAdd(Dot<kBits, kBytes>(sums.sum[c], r, row),
                           hn::Mul(scale, hn::Set(d, row.scale)), total);
       hn::Store(total, d, to);
       to += kStep;
@@ -225,7 +233,7 @@ HWY_INLINE void AddBlock(const BlockSums<kBits, R, C>& sums,
 
 // Adds the products of the tile's blocks to its sums. GCC keeps an array in
 // registers only where the loops over it are unrolled early.
-template <int kBits, int R, int C>
+template <int kBits, int kBytes, int R, int C>
 HWY_NOINLINE void ComputeTile(const Tile& tile) {
   const std::byte* w = tile.w;
   const ActivationBlock* HWY_RESTRICT x = tile.x;
@@ -250,7 +258,7 @@ HWY_NOINLINE void ComputeTile(const Tile& tile) {
       }
       AddStep<kBits, R, C>(bytes, x, x_stride, step, &sums);
     }
-    AddBlock<kBits, R, C>(
+    AddBlock<kBits, kBytes, R, C>(
         sums, reinterpret_cast<const hwy::float16_t*>(w) + tile.vector * kStep,
         x, x_stride, to);
     w += QuantizedBlockBytes(kBits);
@@ -258,21 +266,22 @@ HWY_NOINLINE void ComputeTile(const Tile& tile) {
   }
 }
 
-// A group of blocks, for R rows.
+// A group of blocks, for R rows of bytes.
 struct Group {
-  int64_t row = 0;
+  int64_t row = 0;  // of x
   int64_t begin = 0;
   int64_t end = 0;
   const ActivationBlock* x = nullptr;  // of the row, from block 0
   int64_t x_stride = 0;
-  float* sums = nullptr;  // [panels][32 / kLanes / C][C][R][kLanes]
+  float* sums = nullptr;  // [panels][32 / kLanes / C][C][rows of x][kLanes]
 };
 
-// R rows times all panels of the task.
-template <int kBits, int R>
+// R rows of bytes times all panels of the task.
+template <int kBits, int kBytes, int R>
 void ComputePanels(const MatMulOperands& operands, const MatMulTask& task,
                    const Group& group) {
   constexpr int kTileVectors = TileVectors(kBits, R);
+  constexpr int kRows = R / kBytes;
   Tile tile{.x = group.x + group.begin,
             .x_stride = group.x_stride,
             .blocks = group.end - group.begin,
@@ -282,33 +291,37 @@ void ComputePanels(const MatMulOperands& operands, const MatMulTask& task,
         operands.w->panel(panel) + group.begin * QuantizedBlockBytes(kBits);
     for (tile.vector = 0; tile.vector < kVectors; tile.vector += kTileVectors) {
       if (group.begin == 0) {
-        std::fill_n(tile.sums, kTileVectors * R * kStep, 0.0f);
+        std::fill_n(tile.sums, kTileVectors * kRows * kStep, 0.0f);
       }
-      ComputeTile<kBits, R, kTileVectors>(tile);
+      ComputeTile<kBits, kBytes, R, kTileVectors>(tile);
       if (group.end == group.x_stride) {
         const float* sum = tile.sums;
         for (int c = 0; c < kTileVectors; ++c) {
           const int64_t col =
               panel * kQuantizedRows + (tile.vector + c) * kStep;
-          for (int r = 0; r < R; ++r) {
+          for (int r = 0; r < kRows; ++r) {
             StoreOutput(operands, group.row + r, col, sum);
             sum += kStep;
           }
         }
       }
-      tile.sums += kTileVectors * R * kStep;
+      tile.sums += kTileVectors * kRows * kStep;
     }
   }
 }
 
-template <int kBits, int R = kMaxTileRows>
+template <int kBits, int kBytes, int R = kMaxTileRows>
 HWY_INLINE void ComputePanels(int64_t rows, const MatMulOperands& operands,
                               const MatMulTask& task, const Group& group) {
-  if (rows == R) return ComputePanels<kBits, R>(operands, task, group);
-  if constexpr (R > 1) ComputePanels<kBits, R - 1>(rows, operands, task, group);
+  if (rows * kBytes == R) {
+    return ComputePanels<kBits, kBytes, R>(operands, task, group);
+  }
+  if constexpr (R > kBytes) {
+    ComputePanels<kBits, kBytes, R - kBytes>(rows, operands, task, group);
+  }
 }
 
-template <int kBits>
+template <int kBits, int kBytes>
 void Compute(const MatMulOperands& operands, const ActivationBlock* x,
              const MatMulTask& task) {
   HWY_ALIGN float sums[kTaskRows * kTaskPanels * kQuantizedRows];
@@ -317,19 +330,31 @@ void Compute(const MatMulOperands& operands, const ActivationBlock* x,
   const int64_t rows = task.row_end - task.row_begin;
   const int64_t panels = task.panel_end - task.panel_begin;
   // Tiles as equal as can be: a small one costs as much as a large one.
-  const int64_t tiles = (rows + kMaxTileRows - 1) / kMaxTileRows;
+  constexpr int64_t kTileRows = kMaxTileRows / kBytes;
+  const int64_t tiles = (rows + kTileRows - 1) / kTileRows;
   for (int64_t block = 0; block < blocks; block += kGroupBlocks) {
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t row = rows * i / tiles;
       const int64_t next = rows * (i + 1) / tiles;
-      ComputePanels<kBits>(next - row, operands, task,
-                           {.row = task.row_begin + row,
-                            .begin = block,
-                            .end = std::min(block + kGroupBlocks, blocks),
-                            .x = x + (task.row_begin + row) * blocks,
-                            .x_stride = blocks,
-                            .sums = sums + row * panels * kQuantizedRows});
+      ComputePanels<kBits, kBytes>(
+          next - row, operands, task,
+          {.row = task.row_begin + row,
+           .begin = block,
+           .end = std::min(block + kGroupBlocks, blocks),
+           .x = x + (task.row_begin + row) * kBytes * blocks,
+           .x_stride = blocks,
+           .sums = sums + row * panels * kQuantizedRows});
     }
+  }
+}
+
+template <int kBits>
+void Compute(const MatMulOperands& operands, const ActivationBlock* x,
+             const MatMulTask& task) {
+  if (operands.w->input_bytes() == 1) {
+    Compute<kBits, 1>(operands, x, task);
+  } else {
+    Compute<kBits, 2>(operands, x, task);
   }
 }
 
@@ -342,10 +367,13 @@ void TargetTask(const MatMulOperands& operands, const ActivationBlock* x,
   }
 }
 
-// 32 values. The bits of positive floats rise with them, infinity and NaN on
-// top.
+// 32 values; `low` takes the second bytes. The bits of positive floats rise
+// with them, infinity and NaN on top.
+template <int kBytes>
 HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x,
-                              ActivationBlock* HWY_RESTRICT out) {
+                              ActivationBlock* HWY_RESTRICT out,
+                              ActivationBlock* HWY_RESTRICT low) {
+  constexpr float kLargest = kBytes == 2 ? 127 * 256 + 127 : 127;
   const F32 d;
   const I32 di;
   VI32 largest = hn::Zero(di);
@@ -357,35 +385,54 @@ HWY_INLINE void QuantizeBlock(const float* HWY_RESTRICT x,
   float magnitude;
   std::memcpy(&magnitude, &bits, sizeof(magnitude));
   *out = {};
+  if constexpr (kBytes == 2) *low = {};
   if (magnitude < 0x1p-100f) return;
   if (!(magnitude < HUGE_VALF)) {
     out->scale = NAN;
     out->scaled_sum = NAN;
     return;
   }
-  const VF32 inverse = hn::Set(d, 127.0f / magnitude);
+  const VF32 inverse = hn::Set(d, kLargest / magnitude);
   VI32 sum = hn::Zero(di);
   for (int64_t i = 0; i < kQuantizedCols; i += kStep) {
-    const VI32 q = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
+    VI32 q = hn::NearestInt(hn::Mul(hn::LoadU(d, x + i), inverse));
     sum = hn::Add(sum, q);
     const hn::Rebind<int8_t, F32> d8;
+    if constexpr (kBytes == 2) {
+      const VI32 high = hn::ShiftRight<8>(hn::Add(q, hn::Set(di, 128)));
+      const VI32 rest = hn::Sub(q, hn::ShiftLeft<8>(high));
+      hn::StoreU(hn::DemoteTo(d8, rest), d8, low->q + i);
+      q = high;
+    }
     hn::StoreU(hn::DemoteTo(d8, q), d8, out->q + i);
   }
   const int32_t total = hn::GetLane(hn::SumOfLanes(di, sum));
-  out->scale = magnitude / 127.0f;
+  out->scale = magnitude / kLargest;
   out->scaled_sum = out->scale * static_cast<float>(total);
   out->offset = -128 * total;
 }
 
-void TargetQuantizeRow(const float* x, int64_t cols, ActivationBlock* out) {
+template <int kBytes>
+void QuantizeRow(const float* x, int64_t cols, ActivationBlock* out) {
+  const int64_t blocks = (cols + kQuantizedCols - 1) / kQuantizedCols;
+  ActivationBlock* low = out + (kBytes - 1) * blocks;
   int64_t col = 0;
   for (; col + kQuantizedCols <= cols; col += kQuantizedCols) {
-    QuantizeBlock(x + col, out++);
+    QuantizeBlock<kBytes>(x + col, out++, low++);
   }
   if (col == cols) return;
   float last[kQuantizedCols] = {};
   std::copy(x + col, x + cols, last);
-  QuantizeBlock(last, out);
+  QuantizeBlock<kBytes>(last, out, low);
+}
+
+void TargetQuantizeRow(const float* x, int64_t cols, int bytes,
+                       ActivationBlock* out) {
+  if (bytes == 1) {
+    QuantizeRow<1>(x, cols, out);
+  } else {
+    QuantizeRow<2>(x, cols, out);
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -401,8 +448,9 @@ HWY_EXPORT(TargetQuantizeRow);
 
 }  // namespace
 
-void QuantizeRow(const float* x, int64_t cols, ActivationBlock* out) {
-  HWY_DYNAMIC_DISPATCH(TargetQuantizeRow)(x, cols, out);
+void QuantizeRow(const float* x, int64_t cols, int bytes,
+                 ActivationBlock* out) {
+  HWY_DYNAMIC_DISPATCH(TargetQuantizeRow)(x, cols, bytes, out);
 }
 
 void QuantizedMatMulTask(const MatMulOperands& operands,

@@ -36,12 +36,14 @@ constexpr int64_t QuantizedBlockBytes(int bits) {
   return QuantizedHeaderBytes(bits) + bits * kQuantizedStepBytes;
 }
 
-// A block of a row of x: x is about scale * q.
+// A block of a row of x. With one byte an element, x is about scale * q; with
+// two, which are in two blocks, scale * (256 * q of the first + q of the
+// second), and all but q is in the first. Sums are of these integers.
 struct alignas(16) ActivationBlock {
-  int8_t q[kQuantizedCols];  // at least -127
+  int8_t q[kQuantizedCols];
   float scale;
-  float scaled_sum;  // scale * sum of q, for the minimum of 4 bits
-  int32_t offset;    // -128 * sum of q, for the offset of 8 bits
+  float scaled_sum;  // scale * sum, for the minimum of 4 bits
+  int32_t offset;    // -128 * sum, for the offset of 8 bits
 };
 
 // kQ4_1 where that is exact but for the rounding of scales to 16 bits: pieces

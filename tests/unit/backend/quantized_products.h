@@ -57,10 +57,11 @@ struct Tensor {
   std::vector<float> values;  // [rows, cols]
 };
 
-inline MatrixSource Whole(const Tensor& tensor) {
+inline MatrixSource Whole(const Tensor& tensor, bool wide_input = false) {
   return {.rows = tensor.rows,
           .cols = tensor.cols,
-          .pieces = {tensor.Rows(0, tensor.rows)}};
+          .pieces = {tensor.Rows(0, tensor.rows)},
+          .wide_input = wide_input};
 }
 
 inline std::unique_ptr<PackedMatrix> PackOrDie(
@@ -82,9 +83,15 @@ inline std::vector<float> Multiply(const PackedMatrix& w, const float* x,
   return out;
 }
 
-// x with each block of 32 columns rounded to multiples of its largest / 127.
-// [rows, cols]
-inline std::vector<double> Rounded(const std::vector<float>& x, int64_t cols) {
+// The largest of the integers that stand for elements of x.
+inline float LargestInput(const PackedMatrix& w) {
+  return w.input_bytes() == 1 ? 127.0f : 127.0f * 256 + 127;
+}
+
+// x with each block of 32 columns rounded to multiples of its largest /
+// `steps`. [rows, cols]
+inline std::vector<double> Rounded(const std::vector<float>& x, int64_t cols,
+                                   float steps) {
   std::vector<double> rounded(x.size());
   for (size_t row = 0; row < x.size(); row += Index(cols)) {
     for (int64_t begin = 0; begin < cols; begin += 32) {
@@ -94,11 +101,11 @@ inline std::vector<double> Rounded(const std::vector<float>& x, int64_t cols) {
         largest = std::max(largest, std::abs(x[row + Index(i)]));
       }
       if (largest == 0) continue;
-      const float inverse = 127.0f / largest;
+      const float inverse = steps / largest;
       for (int64_t i = begin; i < end; ++i) {
         rounded[row + Index(i)] =
             double{std::nearbyint(x[row + Index(i)] * inverse)} *
-            double{largest / 127.0f};
+            double{largest / steps};
       }
     }
   }
@@ -114,15 +121,16 @@ inline std::vector<float> AtRest(const PackedMatrix& w) {
   return values;
 }
 
-// The only error left is that of two roundings a block, of a sum no larger than
-// what the magnitudes add up to: at 4 bits those of scale * 15 and the minimum,
-// at most 4 times the largest weight of the block together.
+// The only error left is that of three roundings a block (the first, of an
+// integer, only where x has two bytes), of a sum no larger than what the
+// magnitudes add up to: at 4 bits those of scale * 15 and the minimum, at most
+// 4 times the largest weight of the block together.
 inline void ExpectProductIsRight(const PackedMatrix& w, int64_t rows,
                                  TestRandom& random) {
   const int64_t cols = w.cols();
   const std::vector<float> weights = AtRest(w);
   const std::vector<float> x = RandomFloats(random, rows * cols);
-  const std::vector<double> rounded = Rounded(x, cols);
+  const std::vector<double> rounded = Rounded(x, cols, LargestInput(w));
   const std::vector<float> bias = RandomFloats(random, w.rows());
   const std::vector<float> out =
       Multiply(w, x.data(), rows, /*threads=*/3, bias.data());
@@ -144,7 +152,7 @@ inline void ExpectProductIsRight(const PackedMatrix& w, int64_t rows,
         magnitude += 4.0 * largest * std::abs(value);
       }
       ASSERT_NEAR(out[Index(r * w.rows() + n)], sum,
-                  (2 * blocks + 2) * 0x1p-24 * magnitude)
+                  (3 * blocks + 2) * 0x1p-24 * magnitude)
           << "row " << r << " output " << n << " of " << rows << " x "
           << w.rows() << " x " << cols;
     }
