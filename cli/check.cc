@@ -82,12 +82,16 @@ absl::Status Check(const CheckOptions& options, Console& console) {
       problem.Update(status);
     }
   }
-  // All that serving does, but for the ports.
+  // All that serving does, but for the ports; and every model has to load.
   absl::StatusOr<std::unique_ptr<Server>> server =
       problem.ok() ? Server::Create(*config) : problem;
-  if (!server.ok()) {
+  problem = server.status();
+  if (problem.ok() && !(*server)->failed_models().empty()) {
+    problem = (*server)->failed_models().front().status;
+  }
+  if (!problem.ok()) {
     PrintFiles(models, options, console);
-    return server.status();
+    return problem;
   }
   PrintServed(models, **server, EngineOptionsOf(*config).kv_pool_bytes, options,
               console);
@@ -106,8 +110,8 @@ Command CheckCommand(CLI::App& root) {
   app.footer(
       "Takes the flags of 'headcount serve', says what the files of each "
       "model\n"
-      "are, loads everything and exits: 0 if it would serve, 1 with the first\n"
-      "error otherwise.\n\n" +
+      "are, loads everything and exits: 0 if all of it would be served, 1\n"
+      "with the first error otherwise.\n\n" +
       Examples({
           {"a folder that was downloaded", "headcount check models/mailroom"},
           {"a GGUF file", "headcount check SmolLM2-135M-Instruct.Q4_1.gguf"},

@@ -66,6 +66,9 @@ absl::StatusOr<std::unique_ptr<Server>> StartServer(
   *config.add_models() = *std::move(spec);
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(config);
   if (!server.ok()) return server.status();
+  if (!(*server)->failed_models().empty()) {
+    return (*server)->failed_models().front().status;
+  }
   if (absl::Status status = (*server)->Start(); !status.ok()) return status;
   return server;
 }

@@ -54,6 +54,11 @@ absl::Status List(const ListOptions& options, Console& console) {
                {"RUNNING", Align::kRight},
                {"WAITING", Align::kRight}});
   for (const v1::Model& model : response.models()) {
+    if (model.state() == v1::Model::STATE_FAILED) {
+      table.AddRow({model.name(), StateName(model.state()), "-", "-", "-", "-",
+                    "-", "-", "-", "-"});
+      continue;
+    }
     table.AddRow({model.name(), StateName(model.state()),
                   Fraction(model.query_heads(), model.query_heads_unpruned()),
                   Fraction(model.kv_heads(), model.kv_heads_unpruned()),
@@ -79,6 +84,7 @@ Command ListCommand(CLI::App& root) {
   app.footer(Examples({
       {"heads and KV heads that run, of those that the model has",
        "headcount list"},
+      {"why is a model 'failed'?", "headcount show mailroom"},
       {"another server, for a script",
        "headcount list --address mail-0:50051 --output json"},
   }));

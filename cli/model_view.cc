@@ -78,6 +78,8 @@ std::string StateName(v1::Model::State state) {
       return "ready";
     case v1::Model::STATE_DRAINING:
       return "draining";
+    case v1::Model::STATE_FAILED:
+      return "failed";
     default:
       return "unknown";
   }
@@ -99,6 +101,11 @@ std::string HeadStrip(const v1::LayerHeads& layer) {
 }
 
 std::string RenderModel(const v1::Model& model) {
+  if (model.state() == v1::Model::STATE_FAILED) {
+    return RenderFields({{"name", model.name()},
+                         {"now", "failed: it did not load"},
+                         {"error", model.error()}});
+  }
   const bool serving = model.state() != v1::Model::STATE_UNSPECIFIED;
   const int64_t weights = model.weight_bytes();
   const std::string concurrent =
@@ -170,6 +177,7 @@ Json ModelJson(const v1::Model& model) {
       {"labels", model.labels()},
       {"precision", model.precision()},
       {"chat_template", model.chat_template()},
+      {"error", model.error()},
   };
   for (const v1::LayerHeads& layer : model.layers()) {
     json["layers"].push_back(LayerJson(layer));

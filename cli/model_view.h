@@ -17,7 +17,7 @@ std::string StateName(v1::Model::State state);
 std::string HeadStrip(const v1::LayerHeads& layer);
 
 // Everything about the model, for people; ends with a line feed. Says what runs
-// now unless the state is unspecified.
+// now unless the state is unspecified; of a model that failed to load, why.
 std::string RenderModel(const v1::Model& model);
 
 // The message with the names of its fields; byte counts as numbers.

@@ -40,6 +40,16 @@ std::string ModelTable(const std::vector<ServedModel>& models) {
   return table.Render();
 }
 
+// Why models are missing from the table; empty if none is.
+std::string NotLoaded(const std::vector<FailedModel>& models) {
+  std::string text;
+  for (const FailedModel& model : models) {
+    absl::StrAppend(&text, text.empty() ? "\nnot loaded:\n" : "", "  ",
+                    model.status.message(), "\n");
+  }
+  return text;
+}
+
 // Two commands that work when they are pasted into another terminal.
 std::string ClientCommands(const Server& server, const Console& console) {
   std::string where;
@@ -47,7 +57,9 @@ std::string ClientCommands(const Server& server, const Console& console) {
     absl::StrAppend(&where, " --address ", Reachable(server.grpc_address()));
   }
   const ServedModel& first = server.models().front();
-  if (server.models().size() > 1) absl::StrAppend(&where, " -m ", first.name);
+  if (server.models().size() + server.failed_models().size() > 1) {
+    absl::StrAppend(&where, " -m ", first.name);
+  }
   return absl::StrCat(
       "  ", console.program, first.classify ? " classify" : " show", where,
       first.classify ? " 'Congratulations, you have won $1,000,000'" : "",
@@ -68,6 +80,7 @@ absl::Status Serve(const ServerFlags& flags, Console& console) {
               << "metrics  http://" << (*server)->metrics_address()
               << "/metrics\n\n"
               << ModelTable((*server)->models())
+              << NotLoaded((*server)->failed_models())
               << "\nTry, in another terminal:\n"
               << ClientCommands(**server, console) << std::flush;
   WaitForTerminationSignal();
@@ -85,7 +98,10 @@ Command ServeCommand(CLI::App& root) {
   AddServerFlags(app, flags.get());
   app.footer(
       "Ctrl-C or SIGTERM drains: requests that run may end, then the server\n"
-      "exits with 0; a second signal ends it at once.\n\n" +
+      "exits with 0; a second signal ends it at once.\n\n"
+      "A model that does not load is named with the reason, and the others\n"
+      "are served; if none loads, the exit code is 1. 'headcount check'\n"
+      "accepts no such model: run it before you change a server.\n\n" +
       Examples({
           {"one model on the default ports", "headcount serve models/mailroom"},
           {"the same without the heads that a mask names",

@@ -97,7 +97,11 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
 absl::StatusOr<const ServedModel*> CallRecord::FindModel(
     absl::string_view name) {
   const absl::StatusOr<const ServedModel*> model = serving_->models->Find(name);
-  if (!model.ok()) return model;
+  if (!model.ok()) {
+    const FailedModel* failed = serving_->models->FindFailed(name);
+    if (failed != nullptr) line_.model = failed->name;
+    return model;
+  }
   model_ = (*model)->index;
   line_.model = (*model)->name;
   return model;

@@ -47,8 +47,8 @@ class CallRecord {
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
 
-  // The model that the call names, or NotFound. From then on counts and the
-  // log line are that model's.
+  // The model that the call names, or why it cannot run. From then on counts
+  // and the log line are that model's; of one that did not load, the log line.
   absl::StatusOr<const ServedModel*> FindModel(absl::string_view name);
   // The same for a call that will run it: Unavailable while the server drains.
   absl::StatusOr<const ServedModel*> FindModelToRun(absl::string_view name);

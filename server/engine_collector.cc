@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "grpcpp/grpcpp.h"
 #include "heads/kv_geometry.h"
 #include "server/family_builder.h"
@@ -42,7 +43,7 @@ void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
   int64_t all_waiting = 0;
   for (size_t i = 0; i < snapshot.models.size(); ++i) {
     const EngineSnapshot::PerModel& model = snapshot.models[i];
-    const MetricLabels labels = {{"model", models.all()[i].name}};
+    const MetricLabels labels = {{"model", models.served()[i].name}};
     running.Add(labels, model.running);
     waiting.Add(labels, model.waiting);
     all_running += model.running;
@@ -118,7 +119,7 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
   double token_bytes = 0;
   for (size_t i = 0; i < snapshot.models.size(); ++i) {
     const EngineSnapshot::PerModel& now = snapshot.models[i];
-    const v1::Model& model = models.all()[i].description;
+    const v1::Model& model = models.served()[i].description;
     const auto kept = static_cast<double>(model.kv_bytes_per_token());
     const auto dense = static_cast<double>(model.kv_bytes_per_token_unpruned());
     const auto tokens = static_cast<double>(now.kv_tokens);
@@ -149,7 +150,7 @@ void AddCacheInfo(const EngineSnapshot& snapshot, const ModelTable& models,
                   const std::string& device, Families* families) {
   int64_t largest = 0;
   std::string dtype;
-  for (const ServedModel& model : models.all()) {
+  for (const ServedModel& model : models.served()) {
     largest = std::max(largest, model.description.kv_block_bytes());
     const std::string& own = model.description.kv_dtype();
     dtype = dtype.empty() || dtype == own ? own : "mixed";
@@ -166,19 +167,16 @@ void AddCacheInfo(const EngineSnapshot& snapshot, const ModelTable& models,
           .Build());
 }
 
-void AddModels(const ModelTable& models, ServerState state,
-               Families* families) {
+void AddModels(const ModelTable& models, Families* families) {
   auto info = FamilyBuilder::Gauge(
       "headcount_model_info",
       "Always 1; heads and kv_heads are those of the unpruned model, dtype is "
       "that of the KV cache, mask a digest of the pruned heads.");
   auto heads = FamilyBuilder::Gauge("headcount_model_heads",
                                     "Query heads that run, and those pruned.");
-  auto states = FamilyBuilder::Gauge("headcount_model_state",
-                                     "1 for the state that a model is in.");
   auto load = FamilyBuilder::Gauge("headcount_model_load_seconds",
                                    "Time that loading the model took.");
-  for (const ServedModel& served : models.all()) {
+  for (const ServedModel& served : models.served()) {
     const v1::Model& model = served.description;
     info.Add({{"model", served.name},
               {"architecture", model.architecture()},
@@ -193,20 +191,28 @@ void AddModels(const ModelTable& models, ServerState state,
               model.query_heads());
     heads.Add({{"model", served.name}, {"state", "pruned"}},
               model.query_heads_unpruned() - model.query_heads());
-    const bool draining = state == ServerState::kDraining;
-    for (const auto& [name, is_in] :
-         {std::pair<const char*, bool>{"loading", false},
-          {"ready", !draining},
-          {"draining", draining},
-          {"failed", false}}) {
-      states.Add({{"model", served.name}, {"state", name}}, Flag(is_in));
-    }
     load.Add({{"model", served.name}}, absl::ToDoubleSeconds(served.load_time));
   }
   families->push_back(info.Build());
   families->push_back(heads.Build());
-  families->push_back(states.Build());
   families->push_back(load.Build());
+}
+
+void AddModelStates(const ModelTable& models, ServerState state,
+                    Families* families) {
+  auto states = FamilyBuilder::Gauge("headcount_model_state",
+                                     "1 for the state that a model is in.");
+  const auto add = [&states](const std::string& model,
+                             absl::string_view its_state) {
+    for (const char* name : {"loading", "ready", "draining", "failed"}) {
+      states.Add({{"model", model}, {"state", name}}, Flag(name == its_state));
+    }
+  };
+  for (const ServedModel& model : models.served()) {
+    add(model.name, state == ServerState::kDraining ? "draining" : "ready");
+  }
+  for (const FailedModel& model : models.failed()) add(model.name, "failed");
+  families->push_back(states.Build());
 }
 
 }  // namespace
@@ -220,7 +226,8 @@ Families SnapshotFamilies(const EngineSnapshot& snapshot,
   AddPool(snapshot, device, &families);
   AddKv(snapshot, models, device, &families);
   AddCacheInfo(snapshot, models, device, &families);
-  AddModels(models, state, &families);
+  AddModels(models, &families);
+  AddModelStates(models, state, &families);
   return families;
 }
 

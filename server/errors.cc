@@ -17,10 +17,10 @@ namespace {
 
 constexpr char kDomain[] = "headcount.dev";
 
-constexpr std::array<absl::string_view, 11> kReasonNames = {
-    "INVALID_REQUEST", "TOO_LONG",   "KV_EXHAUSTED", "UNKNOWN_MODEL",
-    "NOT_OFFERED",     "QUEUE_FULL", "DRAINING",     "SLOW_READER",
-    "DEADLINE",        "CANCELLED",  "INTERNAL"};
+constexpr std::array<absl::string_view, 12> kReasonNames = {
+    "INVALID_REQUEST", "TOO_LONG",    "KV_EXHAUSTED", "UNKNOWN_MODEL",
+    "MODEL_FAILED",    "NOT_OFFERED", "QUEUE_FULL",   "DRAINING",
+    "SLOW_READER",     "DEADLINE",    "CANCELLED",    "INTERNAL"};
 
 std::string TypeUrl(const google::protobuf::Message& message) {
   return absl::StrCat("type.googleapis.com/",
@@ -29,6 +29,13 @@ std::string TypeUrl(const google::protobuf::Message& message) {
 
 void Attach(const google::protobuf::Message& detail, absl::Status* status) {
   status->SetPayload(TypeUrl(detail), absl::Cord(detail.SerializeAsString()));
+}
+
+void AttachModel(absl::string_view name, absl::Status* status) {
+  google::rpc::ResourceInfo resource;
+  resource.set_resource_type("headcount.dev/Model");
+  resource.set_resource_name(std::string(name));
+  Attach(resource, status);
 }
 
 // Parses the detail of T's type, if there is one.
@@ -85,11 +92,15 @@ absl::Status UnknownModelError(absl::string_view name) {
       absl::NotFoundError(absl::StrCat("model", shown,
                                        " is not served; ListModels names those "
                                        "that are"));
-  google::rpc::ResourceInfo resource;
-  resource.set_resource_type("headcount.dev/Model");
-  if (IsModelName(name)) resource.set_resource_name(std::string(name));
-  Attach(resource, &status);
+  AttachModel(IsModelName(name) ? name : "", &status);
   return WithReason(std::move(status), Reason::kUnknownModel);
+}
+
+absl::Status ModelFailedError(absl::string_view name, absl::string_view error) {
+  absl::Status status = absl::FailedPreconditionError(
+      absl::StrCat("model '", name, "' did not load: ", error));
+  AttachModel(name, &status);
+  return WithReason(std::move(status), Reason::kModelFailed);
 }
 
 absl::Status WithReason(absl::Status status, Reason reason) {

@@ -24,7 +24,8 @@ enum class Reason {
   kTooLong,      // over the context of the model
   kKvExhausted,  // over an empty KV pool
   kUnknownModel,
-  kNotOffered,  // the model is not set up for the method
+  kModelFailed,  // it did not load
+  kNotOffered,   // the model is not set up for the method
   kQueueFull,
   kDraining,
   kSlowReader,
@@ -40,6 +41,10 @@ absl::Status FieldError(absl::string_view field, absl::string_view text,
 
 // NOT_FOUND with ResourceInfo. A name that no model can have is not repeated.
 absl::Status UnknownModelError(absl::string_view name);
+
+// FAILED_PRECONDITION with ResourceInfo, for a model that did not load; `error`
+// as clients may read it.
+absl::Status ModelFailedError(absl::string_view name, absl::string_view error);
 
 // `status` with an ErrorInfo; with a RetryInfo.
 absl::Status WithReason(absl::Status status, Reason reason);

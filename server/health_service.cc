@@ -109,8 +109,13 @@ class HealthService::Watcher final
 };
 
 HealthService::HealthService(const std::vector<std::string>& names,
+                             const std::vector<std::string>& never_serving,
                              Metrics* metrics)
-    : metrics_(metrics) {
+    : metrics_(metrics), fixed_(never_serving.begin(), never_serving.end()) {
+  fixed_.insert(kLiveness);
+  for (const std::string& name : never_serving) {
+    statuses_[name] = HealthCheckResponse::NOT_SERVING;
+  }
   statuses_[""] = statuses_["readiness"] = HealthCheckResponse::NOT_SERVING;
   statuses_[kLiveness] = HealthCheckResponse::SERVING;
   for (const std::string& name : names) {
@@ -121,7 +126,7 @@ HealthService::HealthService(const std::vector<std::string>& names,
 void HealthService::SetServing(bool serving) {
   MutexLock lock(&mutex_);
   for (auto& [name, status] : statuses_) {
-    if (name == kLiveness) continue;
+    if (fixed_.count(name) > 0) continue;
     status = serving ? HealthCheckResponse::SERVING
                      : HealthCheckResponse::NOT_SERVING;
   }

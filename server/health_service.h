@@ -2,8 +2,9 @@
 // (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
 //
 // Names: "", "liveness", "readiness", each service, and "model/<name>". All but
-// "liveness" follow the server's readiness; "liveness" serves until the end, so
-// that a draining server is not killed for it.
+// two kinds follow the server's readiness: "liveness" serves until the end, so
+// that a draining server is not killed for it, and a model that did not load
+// never serves.
 #pragma once
 
 #include <map>
@@ -21,9 +22,11 @@ namespace headcount {
 // Thread-safe.
 class HealthService final : public grpc::health::v1::Health::CallbackService {
  public:
-  // Knows "", "liveness", "readiness" and `names`; NOT_SERVING at first, but
-  // for "liveness". `metrics` outlives it.
-  HealthService(const std::vector<std::string>& names, Metrics* metrics);
+  // Knows "", "liveness", "readiness", `names` and `never_serving`; NOT_SERVING
+  // at first, but for "liveness". `metrics` outlives it.
+  HealthService(const std::vector<std::string>& names,
+                const std::vector<std::string>& never_serving,
+                Metrics* metrics);
 
   // Tells every watcher whose status changes.
   void SetServing(bool serving);
@@ -54,6 +57,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   void Remove(Watcher* watcher);
 
   Metrics* const metrics_;
+  std::set<std::string> fixed_;  // names that SetServing leaves as they are
   Mutex mutex_;
   std::map<std::string, Status> statuses_ ABSL_GUARDED_BY(mutex_);
   std::set<Watcher*> watchers_ ABSL_GUARDED_BY(mutex_);

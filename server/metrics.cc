@@ -46,7 +46,7 @@ Buckets CallBuckets() {
 // 1, 2, 5, 10, ... up to the longest context of any model.
 Buckets TokenBuckets(const ModelTable& models) {
   int64_t longest = 1;
-  for (const ServedModel& model : models.all()) {
+  for (const ServedModel& model : models.served()) {
     longest = std::max<int64_t>(longest, model.max_context);
   }
   Buckets buckets;
@@ -161,8 +161,8 @@ absl::string_view GrpcCodeLabel(grpc::StatusCode code) {
 }
 
 Metrics::Metrics(const ModelTable& models)
-    : registry_(std::make_shared<Registry>()), models_(models.all().size()) {
-  for (const ServedModel& model : models.all()) {
+    : registry_(std::make_shared<Registry>()), models_(models.served().size()) {
+  for (const ServedModel& model : models.served()) {
     model_names_.push_back(model.name);
   }
   AddEndings();

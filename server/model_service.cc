@@ -1,7 +1,6 @@
 #include "server/model_service.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "server/immediate_call.h"
 
@@ -12,19 +11,18 @@ grpc::ServerUnaryReactor* ModelService::ListModels(
     v1::ListModelsResponse* response) {
   return Answer(RpcMethod::kListModels, context, serving_, [&] {
     const EngineSnapshot snapshot = serving_->engine->Snapshot();
-    std::vector<const ServedModel*> models;
-    for (const ServedModel& model : serving_->models->all()) {
-      models.push_back(&model);
+    auto* models = response->mutable_models();
+    for (const ServedModel& model : serving_->models->served()) {
+      *models->Add() = Describe(model, snapshot);
     }
-    std::sort(models.begin(), models.end(),
-              [](const ServedModel* a, const ServedModel* b) {
-                return a->name < b->name;
+    for (const FailedModel& model : serving_->models->failed()) {
+      *models->Add() = Describe(model);
+    }
+    for (v1::Model& model : *models) model.clear_layers();
+    std::sort(models->begin(), models->end(),
+              [](const v1::Model& a, const v1::Model& b) {
+                return a.name() < b.name();
               });
-    for (const ServedModel* model : models) {
-      v1::Model* out = response->add_models();
-      *out = Describe(*model, snapshot);
-      out->clear_layers();
-    }
     return absl::OkStatus();
   });
 }
@@ -32,6 +30,13 @@ grpc::ServerUnaryReactor* ModelService::ListModels(
 grpc::ServerUnaryReactor* ModelService::GetModel(
     grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
     v1::GetModelResponse* response) {
+  const FailedModel* failed = serving_->models->FindFailed(request->name());
+  if (failed != nullptr) {
+    return Answer(RpcMethod::kGetModel, context, serving_, [&] {
+      *response->mutable_model() = Describe(*failed);
+      return absl::OkStatus();
+    });
+  }
   return AnswerForModel(RpcMethod::kGetModel, context, serving_,
                         request->name(), [&](const ServedModel& model) {
                           *response->mutable_model() =
@@ -51,6 +56,14 @@ v1::Model ModelService::Describe(const ServedModel& model,
   description.set_kv_bytes_used(now.kv_bytes);
   description.set_requests_running(now.running);
   description.set_requests_waiting(now.waiting);
+  return description;
+}
+
+v1::Model ModelService::Describe(const FailedModel& model) {
+  v1::Model description;
+  description.set_name(model.name);
+  description.set_state(v1::Model::STATE_FAILED);
+  description.set_error(model.error);
   return description;
 }
 

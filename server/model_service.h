@@ -21,9 +21,11 @@ class ModelService final : public v1::ModelService::CallbackService {
                                      v1::GetModelResponse* response) override;
 
  private:
-  // The model's description with what is true now.
+  // The model's description with what is true now; of one that did not load,
+  // why.
   v1::Model Describe(const ServedModel& model,
                      const EngineSnapshot& snapshot) const;
+  static v1::Model Describe(const FailedModel& model);
 
   const Serving* const serving_;
 };

@@ -18,11 +18,6 @@ namespace {
 // large vocabulary is half a megabyte.
 constexpr int32_t kMaxLogitsRows = 256;
 
-absl::Status InModel(absl::string_view name, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat("model '", name, "': ", status.message()));
-}
-
 // Indices of `all` heads that are not in `kept`, which is rising.
 std::vector<int> Missing(int all, const std::vector<int>& kept) {
   std::vector<int> missing;
@@ -208,24 +203,20 @@ absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,
   return setup;
 }
 
-absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
-                                      const EngineOptions& options,
-                                      Backend* backend) {
-  absl::StatusOr<LoadedModel> model = Load(spec, options, backend);
-  if (!model.ok()) return InModel(spec.name(), model.status());
-  return model;
-}
-
-absl::StatusOr<std::vector<LoadedModel>> LoadModels(
-    const config::v1::ServerConfig& config, Backend* backend) {
+absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
+                                        Backend* backend) {
   const EngineOptions options = EngineOptionsOf(config);
-  std::vector<LoadedModel> models;
+  LoadedModels models;
   for (const config::v1::ModelSpec& spec : config.models()) {
-    absl::StatusOr<LoadedModel> model = LoadModel(spec, options, backend);
-    if (!model.ok()) return model.status();
-    model->served.index = static_cast<int>(models.size());
-    models.push_back(*std::move(model));
+    absl::StatusOr<LoadedModel> model = Load(spec, options, backend);
+    if (!model.ok()) {
+      models.failed.push_back(FailedModel::Of(spec, model.status()));
+      continue;
+    }
+    model->served.index = static_cast<int>(models.loaded.size());
+    models.loaded.push_back(*std::move(model));
   }
+  if (models.loaded.empty()) return models.failed.front().status;
   return models;
 }
 

@@ -1,7 +1,6 @@
-// From a ModelSpec to what the server runs.
+// From the configuration to what the server runs.
 //
-//   absl::StatusOr<LoadedModel> model =
-//       LoadModel(spec, engine_options, backend.get());
+//   absl::StatusOr<LoadedModels> models = LoadModels(config, backend.get());
 #pragma once
 
 #include <cstdint>
@@ -16,6 +15,7 @@
 #include "engine/engine.h"
 #include "headcount/config/v1/config.pb.h"
 #include "headcount/v1/model.pb.h"
+#include "server/failed_model.h"
 #include "text/chat_template.h"
 #include "text/prompt_template.h"
 #include "text/tokenizer.h"
@@ -56,15 +56,17 @@ struct LoadedModel {
   ServedModel served;
 };
 
-// Reads tokenizer and weights. Every error names the model, and the field or
-// file to mend. The backend outlives the result.
-absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
-                                      const EngineOptions& options,
-                                      Backend* backend);
+// Both in the order of the configuration.
+struct LoadedModels {
+  std::vector<LoadedModel> loaded;  // at least one, with `index` set
+  std::vector<FailedModel> failed;
+};
 
-// All models of a valid configuration, in its order, with `index` set.
-absl::StatusOr<std::vector<LoadedModel>> LoadModels(
-    const config::v1::ServerConfig& config, Backend* backend);
+// Reads tokenizers and weights of all models of a valid configuration. The
+// error of the first if none of them loads. Every error names the model, and
+// the field or file to mend. The backend outlives the result.
+absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
+                                        Backend* backend);
 
 // InvalidArgument for a label or template that the tokenizer cannot carry.
 absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,

@@ -9,24 +9,38 @@
 
 namespace headcount {
 
-ModelTable::ModelTable(std::vector<ServedModel> models)
-    : models_(std::move(models)) {
-  for (size_t i = 0; i < models_.size(); ++i) {
-    CHECK(models_[i].index == static_cast<int>(i));
-    CHECK(by_name_.emplace(models_[i].name, &models_[i]).second);
+ModelTable::ModelTable(std::vector<ServedModel> served,
+                       std::vector<FailedModel> failed)
+    : served_(std::move(served)), failed_(std::move(failed)) {
+  for (size_t i = 0; i < served_.size(); ++i) {
+    CHECK(served_[i].index == static_cast<int>(i));
+    CHECK(served_by_name_.emplace(served_[i].name, &served_[i]).second);
+  }
+  for (const FailedModel& model : failed_) {
+    CHECK(!served_by_name_.contains(model.name));
+    CHECK(failed_by_name_.emplace(model.name, &model).second);
   }
 }
 
 absl::StatusOr<const ServedModel*> ModelTable::Find(
     absl::string_view name) const {
   if (name.empty()) {
-    if (models_.size() == 1) return &models_[0];
+    const size_t configured = served_.size() + failed_.size();
+    if (configured == 1 && failed_.empty()) return &served_[0];
     return FieldError("model", absl::StrCat("missing; this server has ",
-                                            models_.size(), " models"));
+                                            configured, " models"));
   }
-  const auto found = by_name_.find(name);
-  if (found == by_name_.end()) return UnknownModelError(name);
+  if (const FailedModel* failed = FindFailed(name); failed != nullptr) {
+    return ModelFailedError(name, failed->error);
+  }
+  const auto found = served_by_name_.find(name);
+  if (found == served_by_name_.end()) return UnknownModelError(name);
   return found->second;
+}
+
+const FailedModel* ModelTable::FindFailed(absl::string_view name) const {
+  const auto found = failed_by_name_.find(name);
+  return found == failed_by_name_.end() ? nullptr : found->second;
 }
 
 }  // namespace headcount

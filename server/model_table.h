@@ -1,4 +1,5 @@
-// The models that requests can name.
+// The models that requests can name: those that are served, and those that did
+// not load.
 #pragma once
 
 #include <vector>
@@ -13,18 +14,25 @@ namespace headcount {
 // Immutable, thread-safe.
 class ModelTable {
  public:
-  // CHECKs that models[i].index == i and that names differ.
-  explicit ModelTable(std::vector<ServedModel> models);
+  // CHECKs that served[i].index == i and that names differ.
+  explicit ModelTable(std::vector<ServedModel> served,
+                      std::vector<FailedModel> failed = {});
 
-  // An empty name means the only model. NotFound for a name that is not served,
-  // InvalidArgument for an empty one where there is a choice.
+  // An empty name means the only configured model. NotFound for a name that is
+  // not configured, FailedPrecondition for a model that did not load,
+  // InvalidArgument for an empty name where there is a choice.
   absl::StatusOr<const ServedModel*> Find(absl::string_view name) const;
+  // Null unless the model of that name did not load.
+  const FailedModel* FindFailed(absl::string_view name) const;
 
-  const std::vector<ServedModel>& all() const { return models_; }
+  const std::vector<ServedModel>& served() const { return served_; }
+  const std::vector<FailedModel>& failed() const { return failed_; }
 
  private:
-  std::vector<ServedModel> models_;
-  absl::flat_hash_map<absl::string_view, const ServedModel*> by_name_;
+  std::vector<ServedModel> served_;
+  std::vector<FailedModel> failed_;
+  absl::flat_hash_map<absl::string_view, const ServedModel*> served_by_name_;
+  absl::flat_hash_map<absl::string_view, const FailedModel*> failed_by_name_;
 };
 
 }  // namespace headcount

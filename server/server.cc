@@ -31,13 +31,22 @@ namespace {
 // What streams may still take to deliver, once nothing runs any more.
 constexpr absl::Duration kShutdownTime = absl::Seconds(5);
 
-std::vector<std::string> HealthNames(const ModelTable& models) {
+template <typename AnyModel>
+void AddHealthNames(const std::vector<AnyModel>& models,
+                    std::vector<std::string>* names) {
+  for (const AnyModel& model : models) {
+    names->push_back(absl::StrCat("model/", model.name));
+  }
+}
+
+std::unique_ptr<HealthService> MakeHealthService(const ModelTable& models,
+                                                 Metrics* metrics) {
   std::vector<std::string> names = {std::string(kInferenceServiceName),
                                     std::string(kModelServiceName)};
-  for (const ServedModel& model : models.all()) {
-    names.push_back(absl::StrCat("model/", model.name));
-  }
-  return names;
+  AddHealthNames(models.served(), &names);
+  std::vector<std::string> never_serving;
+  AddHealthNames(models.failed(), &never_serving);
+  return std::make_unique<HealthService>(names, never_serving, metrics);
 }
 
 absl::Status InField(absl::string_view field, const absl::Status& status) {
@@ -82,7 +91,8 @@ struct Server::Impl {
             &clock) {}
 
   void SetUp(std::unique_ptr<Engine> its_engine,
-             std::vector<ServedModel> its_models, std::string its_device);
+             std::vector<ServedModel> served, std::vector<FailedModel> failed,
+             std::string its_device);
   absl::Status OpenGrpc();
   absl::Status OpenMetrics();
   void Close(absl::Duration time_to_deliver);
@@ -108,11 +118,12 @@ struct Server::Impl {
 };
 
 void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
-                         std::vector<ServedModel> its_models,
+                         std::vector<ServedModel> served,
+                         std::vector<FailedModel> failed,
                          std::string its_device) {
   device = std::move(its_device);
   engine = std::move(its_engine);
-  models.emplace(std::move(its_models));
+  models.emplace(std::move(served), std::move(failed));
   metrics.emplace(*models);
   admission.emplace(engine.get());
   serving = {.models = &*models,
@@ -121,7 +132,7 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
              .metrics = &*metrics,
              .log = &log,
              .clock = &clock};
-  health = std::make_unique<HealthService>(HealthNames(*models), &*metrics);
+  health = MakeHealthService(*models, &*metrics);
   inference = std::make_unique<InferenceService>(&serving);
   model_service = std::make_unique<ModelService>(&serving);
   engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
@@ -191,14 +202,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   auto impl = std::make_unique<Impl>(config);
   std::unique_ptr<Backend> backend =
       CreateCpuBackend({.threads = config.threads()});
-  absl::StatusOr<std::vector<LoadedModel>> loaded =
-      LoadModels(config, backend.get());
-  if (!loaded.ok()) return loaded.status();
+  absl::StatusOr<LoadedModels> models = LoadModels(config, backend.get());
+  if (!models.ok()) return models.status();
   std::vector<EngineModel> engine_models;
-  std::vector<ServedModel> models;
-  for (LoadedModel& model : *loaded) {
+  std::vector<ServedModel> served;
+  for (LoadedModel& model : models->loaded) {
     engine_models.push_back(std::move(model.engine));
-    models.push_back(std::move(model.served));
+    served.push_back(std::move(model.served));
   }
   const std::string backend_name = backend->name();
   absl::StatusOr<std::unique_ptr<Engine>> engine =
@@ -207,17 +217,18 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   if (!engine.ok()) return engine.status();
   const std::pair<std::string, std::string> device =
       absl::StrSplit(backend_name, absl::MaxSplits(' ', 1));
-  impl->SetUp(*std::move(engine), std::move(models), device.first);
+  impl->SetUp(*std::move(engine), std::move(served), std::move(models->failed),
+              device.first);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::CreateAround(
     const config::v1::ServerConfig& config, std::unique_ptr<Engine> engine,
-    std::vector<ServedModel> models) {
+    std::vector<ServedModel> served, std::vector<FailedModel> failed) {
   const absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
   auto impl = std::make_unique<Impl>(config);
-  impl->SetUp(std::move(engine), std::move(models), "cpu");
+  impl->SetUp(std::move(engine), std::move(served), std::move(failed), "cpu");
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -227,6 +238,12 @@ Server::~Server() { impl_->Close(absl::ZeroDuration()); }
 
 absl::Status Server::Start() {
   CHECK(impl_->state == ServerState::kStarting);
+  for (const FailedModel& model : failed_models()) {
+    impl_->log.Error("model not loaded",
+                     LogFields()
+                         .Add("model", model.name)
+                         .Add("reason", model.status.message()));
+  }
   // Metrics first: a server that answers can be watched.
   absl::Status status = impl_->OpenMetrics();
   if (!status.ok()) return status;
@@ -248,7 +265,11 @@ const std::string& Server::metrics_address() const {
 }
 
 const std::vector<ServedModel>& Server::models() const {
-  return impl_->models->all();
+  return impl_->models->served();
+}
+
+const std::vector<FailedModel>& Server::failed_models() const {
+  return impl_->models->failed();
 }
 
 void Server::Drain() {

@@ -22,14 +22,15 @@ namespace headcount {
 class Server {
  public:
   // Checks `config`, loads the models and reserves the KV pool. No port is
-  // open yet.
+  // open yet. A model that does not load is an error if none does; otherwise
+  // the others are served, and Start logs why it is not.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
       const config::v1::ServerConfig& config);
-  // The same around an engine that exists; `models` in the order of its list.
+  // The same around an engine that exists; `served` in the order of its list.
   // Config models are not looked at.
   static absl::StatusOr<std::unique_ptr<Server>> CreateAround(
       const config::v1::ServerConfig& config, std::unique_ptr<Engine> engine,
-      std::vector<ServedModel> models);
+      std::vector<ServedModel> served, std::vector<FailedModel> failed = {});
   // Ends everything at once if Drain was not called.
   ~Server();
 
@@ -41,6 +42,7 @@ class Server {
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
   const std::vector<ServedModel>& models() const;
+  const std::vector<FailedModel>& failed_models() const;
 
   // Reports NOT_SERVING, accepts requests for drain.grace, refuses them from
   // then on, lets what runs end until drain.deadline, ends the rest with

@@ -280,6 +280,18 @@ TEST_F(CommandsTest, ListsAndShowsModels) {
   EXPECT_THAT(out(), HasSubstr("KV per token  3.0 KiB"));
 }
 
+TEST_F(CommandsTest, ListsAndShowsAModelThatDidNotLoad) {
+  server_.model.set_name("tiny");
+  server_.model.set_state(v1::Model::STATE_FAILED);
+  server_.model.set_error("tiny.gguf: tensor 't': overlaps");
+  EXPECT_EQ(Run({"list"}), 0);
+  EXPECT_THAT(out(), HasSubstr("tiny   failed      -"));
+  EXPECT_EQ(Run({"show", "tiny"}), 0);
+  EXPECT_THAT(out(), HasSubstr("error  tiny.gguf: tensor 't': overlaps\n"));
+  EXPECT_EQ(Run({"show", "tiny", "--output", "json"}), 0);
+  EXPECT_THAT(out(), HasSubstr("\"state\": \"failed\""));
+}
+
 TEST_F(CommandsTest, BenchMeasuresEveryRequestAndHashesTheTokens) {
   server_.model.set_name("tiny");
   server_.model.set_vocab_size(100);

@@ -86,6 +86,30 @@ TEST(SnapshotFamilies, SayWhatIsTrueNow) {
             1);
 }
 
+TEST(SnapshotFamilies, ModelsThatDidNotLoadHaveAStateAndNothingElse) {
+  const ModelTable models(
+      TwoModels(),
+      {{.name = "bad", .status = absl::InternalError("x"), .error = "x"}});
+  auto samples = Samples(
+      SnapshotFamilies(SomeSnapshot(), models, "cpu", ServerState::kDraining));
+  int of_bad = 0;
+  for (const auto& [name, value] : samples) {
+    of_bad += absl::StrContains(name, "model=\"bad\"") ? 1 : 0;
+  }
+  EXPECT_EQ(of_bad, 4);
+  for (const char* model : {"a", "b", "bad"}) {
+    const bool failed = absl::string_view(model) == "bad";
+    const auto state = [&](const char* name) {
+      return samples.at(absl::StrCat("headcount_model_state{model=\"", model,
+                                     "\",state=\"", name, "\"}"));
+    };
+    EXPECT_EQ(state("failed"), failed ? 1 : 0) << model;
+    EXPECT_EQ(state("draining"), failed ? 0 : 1) << model;
+    EXPECT_EQ(state("ready"), 0) << model;
+    EXPECT_EQ(state("loading"), 0) << model;
+  }
+}
+
 TEST(SnapshotFamilies, PoolStatesSumToTheCapacity) {
   const ModelTable models(TwoModels());
   double sum = 0;

@@ -100,14 +100,15 @@ T DetailIn(const grpc::Status& status) {
 class ServiceTest : public ::testing::Test {
  protected:
   ServiceTest() : ServiceTest(LocalConfig()) {}
-  explicit ServiceTest(const config::v1::ServerConfig& config) {
+  explicit ServiceTest(const config::v1::ServerConfig& config,
+                       std::vector<FailedModel> failed = {}) {
     auto engine = std::make_unique<FakeEngine>(2);
     engine_ = engine.get();
     std::vector<ServedModel> models;
     models.push_back(MakeServedModel("mail", 0, {"spam", "ham"}));
     models.push_back(MakeServedModel("wordy", 1, {"spam", "not spam"}));
-    absl::StatusOr<std::unique_ptr<Server>> server =
-        Server::CreateAround(config, std::move(engine), std::move(models));
+    absl::StatusOr<std::unique_ptr<Server>> server = Server::CreateAround(
+        config, std::move(engine), std::move(models), std::move(failed));
     CHECK(server.ok()) << server.status();
     server_ = *std::move(server);
     const absl::Status started = server_->Start();
