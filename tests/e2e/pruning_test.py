@@ -6,8 +6,8 @@ import served
 import stubs
 
 DENSE_BYTES = 3072  # 6 layers x 4 KV heads x 2 x 32 x 2 bytes
-BLOCK_TOKENS = 16
-PROMPT = 300 * BLOCK_TOKENS + 1  # so that 15 more tokens need no new block
+BLOCK_TOKENS = served.BLOCK_TOKENS
+PROMPT = 300 * BLOCK_TOKENS + 1
 
 
 class Pruning(unittest.TestCase):
@@ -25,27 +25,8 @@ class Pruning(unittest.TestCase):
             stubs.model.GetModelRequest(name=name)).model
 
     def measured_bytes(self, name):
-        """KV bytes in use while one request of `name` runs."""
-        stream = self.server.inference.Generate(
-            stubs.inference.GenerateRequest(
-                model=name,
-                tokens=stubs.inference.TokenIds(
-                    ids=[5 + i % 2000 for i in range(PROMPT)]),
-                max_tokens=BLOCK_TOKENS - 1, ignore_eos=True))
-        seen = set()
-
-        def has_come_and_gone():
-            scrape = self.server.scrape()
-            used = scrape.sum("headcount_kv_bytes", model=name)
-            self.assertEqual(
-                used, scrape.sum("headcount_kv_pool_bytes", state="used"))
-            seen.update({used} - {0})
-            return seen and not used
-
-        served.until(has_come_and_gone, "the request holds blocks, then none")
-        self.assertEqual(len(served.Answer(stream).ids), BLOCK_TOKENS - 1)
-        self.assertEqual(len(seen), 1, "a prompt has all its blocks at once")
-        return seen.pop()
+        return self.server.kv_bytes_of(name, [5 + i % 2000
+                                              for i in range(PROMPT)])
 
     def test_kv_bytes_of_a_token_fall_with_the_kv_heads(self):
         for model, kv_heads in ((served.DENSE, 24), (served.THREE, 21),

@@ -29,6 +29,8 @@ HALF = {"name": "mailroom-half", "source": {"path": MAILROOM},
 THREE = {"name": "mailroom-three", "source": {"path": MAILROOM},
          "heads": {"pruned": {0: ["0-2"], 2: ["3-5"], 4: ["9-11"]}}}
 
+BLOCK_TOKENS = 16
+
 # Over 1 where the server is built with a sanitizer.
 PATIENCE = int(os.environ.get("E2E_PATIENCE", "1"))
 DEADLINE = 60 * PATIENCE  # seconds, for what takes one
@@ -156,6 +158,27 @@ class Server:
 
     def scrape(self):
         return Metrics(self.scrape_text())
+
+    def kv_bytes_of(self, model, prompt):
+        """KV bytes in use, as measured, while one request runs; the prompt is
+        one token over whole blocks, so that 15 more need no new one."""
+        stream = self.inference.Generate(stubs.inference.GenerateRequest(
+            model=model, tokens=stubs.inference.TokenIds(ids=prompt),
+            max_tokens=BLOCK_TOKENS - 1, ignore_eos=True))
+        seen = set()
+
+        def has_come_and_gone():
+            scrape = self.scrape()
+            used = scrape.sum("headcount_kv_bytes", model=model)
+            if used != scrape.sum("headcount_kv_pool_bytes", state="used"):
+                raise AssertionError("the pool holds what no model does")
+            seen.update({used} - {0})
+            return seen and not used
+
+        until(has_come_and_gone, "the request holds blocks, then none")
+        if len(Answer(stream).ids) != BLOCK_TOKENS - 1 or len(seen) != 1:
+            raise AssertionError(f"a prompt has all its blocks at once: {seen}")
+        return seen.pop()
 
     def until_idle(self):
         """Nothing runs or waits, and no block is held."""
