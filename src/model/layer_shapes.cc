@@ -274,7 +274,7 @@ void ParseWindows(JsonFields& fields, ModelConfig* config) {
 
 absl::Status ParseLayerShapes(JsonFields& fields, ModelConfig* config) {
   if (fields.Has("block_configs")) {
-    const absl::Status status = ParseBlocks(fields, config);
+    absl::Status status = ParseBlocks(fields, config);
     if (!status.ok()) return status;
   } else {
     config->heads = PairHeads(fields, "num_attention_heads", KvHeadsKey(fields),
