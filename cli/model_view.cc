@@ -39,19 +39,28 @@ std::string Dtypes(const v1::LayerHeads& layer) {
   return names.empty() ? "-" : absl::StrJoin(names, ",");
 }
 
+// What the KV heads of a layer keep of a sequence, which is the same for all.
+std::string Kept(const v1::LayerHeads& layer) {
+  if (layer.kv_heads().empty()) return "-";
+  const int32_t window = layer.kv_heads(0).window();
+  return window == 0 ? "all tokens"
+                     : absl::StrCat("last ", FormatCount(window));
+}
+
 std::string RenderLayers(const v1::Model& model) {
   Table table({{"LAYER", Align::kRight},
                {"QUERY HEADS BY KV HEAD"},
                {"QUERY", Align::kRight},
                {"KV", Align::kRight},
-               {"DTYPE"}});
+               {"DTYPE"},
+               {"KEEPS"}});
   for (const v1::LayerHeads& layer : model.layers()) {
     table.AddRow(
         {absl::StrCat(layer.layer()), HeadStrip(layer),
          absl::StrCat(layer.query_heads_size(), "/",
                       layer.query_heads_unpruned()),
          absl::StrCat(layer.kv_heads_size(), "/", layer.kv_heads_unpruned()),
-         Dtypes(layer)});
+         Dtypes(layer), Kept(layer)});
   }
   return table.Render();
 }
@@ -61,7 +70,8 @@ Json LayerJson(const v1::LayerHeads& layer) {
   for (const v1::KvHead& head : layer.kv_heads()) {
     kv_heads.push_back({{"index", head.index()},
                         {"query_heads", head.query_heads()},
-                        {"dtype", head.dtype()}});
+                        {"dtype", head.dtype()},
+                        {"window", head.window()}});
   }
   return {{"layer", layer.layer()},
           {"query_heads_unpruned", layer.query_heads_unpruned()},

@@ -47,6 +47,15 @@ tests() {
   fi
 }
 
+# How much was compared with values of other implementations, as the tests said.
+golden_summary() {
+  local golden=$log_folder/golden.log
+  grep -h '^golden:' build/test/Testing/Temporary/LastTest.log >"$golden" ||
+    return 0
+  grep -E 'runs|texts' "$golden" | sort -u >&2
+  echo "golden: $(grep -c 'top logits' "$golden") cases of SmolLM2" >&2
+}
+
 # Tests that run under each sanitizer: the ctest names of unit tests are their
 # targets. ThreadSanitizer needs every lock to be instrumented, which Debian's
 # gRPC, protobuf and prometheus-cpp are not: it sees the engine, and the lock
@@ -101,6 +110,7 @@ stage "fetch smollm2-135m" scripts/fetch_model.sh smollm2-135m ||
 must_stage configure configure build/test --preset test
 check build ninja -C build/test
 tests "all tests" --test-dir build/test
+golden_summary
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1

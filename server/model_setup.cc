@@ -59,6 +59,7 @@ v1::LayerHeads DescribeLayer(int index, const LayerHeads& layer) {
     v1::KvHead* kv = out.add_kv_heads();
     kv->set_index(head.index);
     kv->set_dtype(std::string(KvDtypeName(head.dtype)));
+    kv->set_window(head.retention.window);
     const auto first = layer.query_heads.begin() + head.first_query;
     kv->mutable_query_heads()->Add(first, first + head.num_queries);
   }

@@ -48,6 +48,20 @@ def environment():
             if not name.startswith("HEADCOUNT_")}
 
 
+def mailroom_as(folder, **changes):
+    """A copy of models/mailroom with another config.json: a model entry."""
+    copy = os.path.join(folder, "model")
+    os.mkdir(copy)
+    for name in os.listdir(MAILROOM):
+        if name not in ("config.json", "headcount.yaml"):
+            os.symlink(os.path.join(MAILROOM, name), os.path.join(copy, name))
+    with open(os.path.join(MAILROOM, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    with open(os.path.join(copy, "config.json"), "w", encoding="utf-8") as file:
+        json.dump({**config, **changes}, file)
+    return {"source": {"path": copy}}
+
+
 class _PlainDumper(yaml.SafeDumper):
     """Writes the same value twice rather than an anchor, which the server's
     files may not have."""

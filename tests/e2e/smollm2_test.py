@@ -79,7 +79,7 @@ class SmolLm2(unittest.TestCase):
                 self.assertEqual(self.score("dense", case["ids"], gates), found)
                 cases += 1
         self.assertEqual(cases, 15)
-        print(f"golden: smollm2 over gRPC, {cases} texts")
+        print(f"\ngolden: smollm2 over gRPC, {cases} texts")
 
 
 if __name__ == "__main__":

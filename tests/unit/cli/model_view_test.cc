@@ -6,6 +6,7 @@
 namespace headcount {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 v1::LayerHeads Layer(int query_heads, int kv_heads, std::vector<int> kept) {
@@ -47,6 +48,19 @@ TEST(ModelViewTest, SaysWhatPruningSaved) {
   EXPECT_THAT(text, HasSubstr("### ..."));
   EXPECT_EQ(ModelJson(model)["layers"][0]["query_heads"],
             Json::array({0, 1, 2}));
+}
+
+TEST(ModelViewTest, SaysWhichLayersKeepAWindow) {
+  v1::Model model;
+  for (const int window : {0, 4096}) {
+    v1::LayerHeads* layer = model.add_layers();
+    *layer = Layer(6, 2, {0, 1, 2});
+    layer->add_kv_heads()->set_window(window);
+  }
+  *model.add_layers() = Layer(6, 2, {});
+  EXPECT_THAT(RenderModel(model),
+              AllOf(HasSubstr("all tokens"), HasSubstr("last 4,096")));
+  EXPECT_EQ(ModelJson(model)["layers"][1]["kv_heads"][0]["window"], 4096);
 }
 
 }  // namespace
