@@ -205,7 +205,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckRoundTrip(metaspace, bytes,
                  unmarked.starts_with(' ') ? unmarked.substr(1) : unmarked);
   std::vector<int32_t> ids;
-  for (const uint8_t byte : std::string_view(bytes)) ids.push_back(3 + byte);
+  for (const char byte : bytes) ids.push_back(3 + static_cast<uint8_t>(byte));
   CheckIds(fallback, ids);
   CheckIds(plain, ids);
   return 0;
