@@ -23,6 +23,10 @@ namespace {
 
 using Json = nlohmann::json;
 
+// Of an input, what is also taken for a text. A text is encoded and decoded
+// some dozens of times, which for a whole file would be most of the time.
+constexpr size_t kMaxTextBytes = 64;
+
 // Good files for changes.
 const Json& ByteLevelJson() {
   static const auto* const json = new Json(TinyTokenizerJson());
@@ -104,9 +108,10 @@ void CheckAccepted(const absl::StatusOr<Tokenizer>& tokenizer,
     return;
   }
   CheckText(*tokenizer, "the <|bos|><s> text");
-  CheckText(*tokenizer, bytes);
+  const std::string_view text = bytes.substr(0, kMaxTextBytes);
+  CheckText(*tokenizer, text);
   std::vector<int32_t> ids;
-  for (const char byte : bytes) ids.push_back(static_cast<int32_t>(byte) + 3);
+  for (const char byte : text) ids.push_back(static_cast<int32_t>(byte) + 3);
   CheckIds(*tokenizer, ids);
 }
 
@@ -194,18 +199,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   CheckChanges(bytes);
   CheckKey(bytes);
 
-  const std::string text = ToUtf8(bytes);
-  CheckRoundTrip(plain, bytes, text);
-  CheckRoundTrip(nfc, bytes, NormalizeNfc(text));
+  const std::string_view raw = bytes.substr(0, kMaxTextBytes);
+  const std::string text = ToUtf8(raw);
+  CheckRoundTrip(plain, raw, text);
+  CheckRoundTrip(nfc, raw, NormalizeNfc(text));
   const bool spaced = text.empty() || text.starts_with(' ');
-  CheckRoundTrip(prefix, bytes, spaced ? text : " " + text);
-  CheckRoundTrip(fallback, bytes, UnmarkSpaces(text));
+  CheckRoundTrip(prefix, raw, spaced ? text : " " + text);
+  CheckRoundTrip(fallback, raw, UnmarkSpaces(text));
   // A text's own space is taken for the one that Metaspace did not add.
   const std::string unmarked = UnmarkSpaces(text);
-  CheckRoundTrip(metaspace, bytes,
+  CheckRoundTrip(metaspace, raw,
                  unmarked.starts_with(' ') ? unmarked.substr(1) : unmarked);
   std::vector<int32_t> ids;
-  for (const uint8_t byte : std::string_view(bytes)) ids.push_back(3 + byte);
+  for (const char byte : raw) ids.push_back(3 + static_cast<uint8_t>(byte));
   CheckIds(fallback, ids);
   CheckIds(plain, ids);
   return 0;
