@@ -15,6 +15,7 @@
 // - OnCancel of a reactor comes after the handler that made it has returned,
 //   and OnDone after all its other callbacks. gRPC counts what is still to
 //   come; what it counts in its headers is seen.
+// - The last reference to an absl::Status is dropped after all others.
 //
 // Nothing else is said of two operations or callbacks: they may race.
 #include <dlfcn.h>
@@ -22,6 +23,8 @@
 #include <grpcpp/support/server_callback.h>
 #include <sanitizer/tsan_interface.h>
 
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -108,6 +111,22 @@ bool absl::CondVar::WaitWithDeadline(Mutex* mutex, Time deadline) {
   const bool timed_out = real(this, mutex, deadline);
   __tsan_acquire(mutex);
   return timed_out;
+}
+
+// The count itself is not seen: one reference is dropped at a time, so that
+// what an earlier one saw is before the memory is freed. The lock is relaxed,
+// which says nothing of two Statuses.
+void absl::Status::UnrefNonInlined(uintptr_t rep) {
+  static auto* const real =
+      Real<void(uintptr_t)>("_ZN4absl7debian36Status15UnrefNonInlinedEm");
+  static std::atomic<bool> locked = false;
+  while (locked.exchange(true, std::memory_order_relaxed)) {
+  }
+  void* const counted = reinterpret_cast<void*>(rep);
+  __tsan_acquire(counted);
+  __tsan_release(counted);
+  real(rep);
+  locked.store(false, std::memory_order_relaxed);
 }
 
 // Of gRPC's src/core/lib/surface/completion_queue.h, which is not installed.

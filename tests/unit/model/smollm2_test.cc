@@ -69,9 +69,9 @@ constexpr Way kExact{.name = "exact",
 
 // Rows of activations in 8 and 16 bits move the logits of a model of this size,
 // most on short texts and under masks. Measured: at most 0.75 and 0.040, on the
-// dense cases' average 0.31 and 0.017; llama.cpp, whose rows all have 8 bits, on
-// five of these 0.73 and 0.021. The limits leave room for processors
-// whose float32 sums differ in the last bit.
+// dense cases' average 0.31 and 0.017; llama.cpp, whose rows all have 8 bits,
+// on five of these 0.73 and 0.021. The limits leave room for processors whose
+// float32 sums differ in the last bit.
 constexpr Way kFast{.name = "fast",
                     .precision = Precision::kFast,
                     .kv_dtype = KvDtype::kF16,
