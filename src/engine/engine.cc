@@ -25,8 +25,8 @@ class EngineImpl final : public Engine {
   struct Parts {
     std::unique_ptr<Backend> backend;
     std::vector<EngineModel> models;
-    std::vector<SchedulerModel> scheduler_models;
     std::unique_ptr<BlockPool> pool;
+    std::unique_ptr<Scheduler> scheduler;  // with the models
     std::unique_ptr<Buffer> arena;
   };
 
@@ -59,20 +59,21 @@ class EngineImpl final : public Engine {
                                  const absl::StatusOr<Logits>& logits);
   void Publish(const StepPlan& plan, absl::Time start);
   void Deliver();
+  std::vector<SequenceLimits> Limits() const;
   QueueLimits MakeQueueLimits(const EngineOptions& options) const;
   EngineSnapshot Counts() const;
 
   const Clock* const clock_;
   const std::unique_ptr<Backend> backend_;
   const std::vector<EngineModel> models_;
-  const std::vector<SchedulerModel> scheduler_models_;
   const std::unique_ptr<Buffer> arena_;
   const std::unique_ptr<BlockPool> pool_;
   void (*observer_)(void*, const StepReport&) = nullptr;
   void* observer_context_ = nullptr;
 
-  // The step thread's own; but CheckFits is everybody's.
-  Scheduler scheduler_;
+  // The step thread's own.
+  const std::unique_ptr<Scheduler> scheduler_;
+  const std::vector<SequenceLimits> limits_;  // [model]
   std::map<RequestId, std::unique_ptr<Generation>> generations_;
   struct News {
     RequestId id;
@@ -91,12 +92,10 @@ EngineImpl::EngineImpl(const EngineOptions& options, Parts parts,
     : clock_(clock),
       backend_(std::move(parts.backend)),
       models_(std::move(parts.models)),
-      scheduler_models_(std::move(parts.scheduler_models)),
       arena_(std::move(parts.arena)),
       pool_(std::move(parts.pool)),
-      scheduler_(
-          {.step_tokens = options.step_tokens, .watermark = options.watermark},
-          scheduler_models_, pool_.get()),
+      scheduler_(std::move(parts.scheduler)),
+      limits_(Limits()),
       mailbox_(MakeQueueLimits(options), Counts(), clock) {}
 
 void EngineImpl::Start() {
@@ -125,7 +124,8 @@ absl::StatusOr<RequestId> EngineImpl::Submit(
         static_cast<int64_t>(request.head_gates.size()) ==
             model.model->layout().dense_query_heads())
       << request.head_gates.size() << " gates";
-  const absl::Status fits = scheduler_.CheckFits(request);
+  const absl::Status fits =
+      CheckFits(limits_[static_cast<size_t>(request.model)], request);
   if (!fits.ok()) return fits;
   const absl::Time now = clock_->Now();
   if (request.deadline <= now) {
@@ -146,7 +146,7 @@ void EngineImpl::Drain(absl::Time deadline) {
 
 void EngineImpl::Run() {
   bool busy = false;
-  while (busy || mailbox_.AwaitMail(scheduler_.NextDeadline())) {
+  while (busy || mailbox_.AwaitMail(scheduler_->NextDeadline())) {
     busy = StepOnce();
   }
   mailbox_.Close();
@@ -154,10 +154,11 @@ void EngineImpl::Run() {
 
 bool EngineImpl::StepOnce() {
   const absl::Time start = clock_->Now();
-  const StepPlan plan = scheduler_.Step(start, TakeMail());
+  const StepPlan plan = scheduler_->Step(start, TakeMail());
   Attend(plan, start);
   const absl::StatusOr<Logits> logits = Forward(plan);
-  scheduler_.Commit(plan, Sample(plan, logits));
+  const std::vector<StepResult> results = Sample(plan, logits);
+  scheduler_->Commit(plan, results, clock_->Now() - start);
   Publish(plan, start);
   Deliver();
   return !news_.empty();
@@ -187,7 +188,7 @@ void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
   for (const StepPart& part : plan.parts) {
     const RequestId id = part.sequence->id;
     news_.push_back({id, generations_.at(id).get()});
-    news_.back().generation->Start(now);
+    news_.back().generation->Start(part.sequence->cached_tokens, now);
   }
   for (const auto& [id, cause] : plan.ended) {
     news_.push_back({id, generations_.at(id).get()});
@@ -284,27 +285,32 @@ void EngineImpl::Deliver() {
   }
 }
 
+std::vector<SequenceLimits> EngineImpl::Limits() const {
+  std::vector<SequenceLimits> limits;
+  for (int i = 0; i < static_cast<int>(models_.size()); ++i) {
+    limits.push_back(scheduler_->limits(i));
+  }
+  return limits;
+}
+
 QueueLimits EngineImpl::MakeQueueLimits(const EngineOptions& options) const {
   QueueLimits limits{options.max_queued_requests, options.max_queued_tokens};
   if (limits.tokens > 0) return limits;
-  for (int i = 0; i < static_cast<int>(models_.size()); ++i) {
-    limits.tokens =
-        std::max(limits.tokens, kQueuedPools * scheduler_.PoolTokens(i));
+  for (const SequenceLimits& model : limits_) {
+    limits.tokens = std::max(limits.tokens, kQueuedPools * model.pool_tokens());
   }
   return limits;
 }
 
 EngineSnapshot EngineImpl::Counts() const {
   EngineSnapshot counts = totals_;
-  const SchedulerStats stats = scheduler_.Stats();
+  const SchedulerStats stats = scheduler_->Stats();
   for (size_t i = 0; i < models_.size(); ++i) {
     EngineSnapshot::PerModel& model = counts.models.emplace_back();
     model.running = stats.models[i].running;
     model.waiting = stats.models[i].waiting;
     model.kv_tokens = stats.models[i].kv_tokens;
-    for (const SchedulerGroup& group : scheduler_models_[i].groups) {
-      model.kv_bytes += pool_->used_bytes(group.id);
-    }
+    model.kv_bytes = stats.models[i].pool.used;
   }
   counts.pool = pool_->bytes();
   counts.pool_capacity = pool_->capacity_bytes();
@@ -328,28 +334,24 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
   EngineImpl::Parts parts;
   parts.pool = std::make_unique<BlockPool>(
       BlockPoolOptions{options.kv_pool_bytes, slab_bytes});
-  int64_t groups = 0;
+  parts.scheduler = std::make_unique<Scheduler>(
+      SchedulerOptions{.step_tokens = options.step_tokens,
+                       .watermark = options.watermark,
+                       .prefix_cache = options.prefix_cache,
+                       .prefix_key = options.prefix_key},
+      parts.pool.get());
   for (const EngineModel& model : models) {
-    SchedulerModel& out = parts.scheduler_models.emplace_back();
-    out.max_context = model.max_context;
-    out.max_concurrent = model.max_concurrent;
-    out.max_logits_rows = model.max_logits_rows;
+    SchedulerModel out{.groups = {},
+                       .max_context = model.max_context,
+                       .max_concurrent = model.max_concurrent,
+                       .max_logits_rows = model.max_logits_rows};
     const std::vector<KvGeometry>& geometries = model.model->geometries();
     for (size_t i = 0; i < geometries.size(); ++i) {
-      const absl::StatusOr<GroupId> group =
-          parts.pool->AddGroup(geometries[i].block_bytes());
-      if (!group.ok()) return Of(model.name, group.status());
-      out.groups.push_back(
-          {*group, model.model->layout().groups()[i].retention});
-      ++groups;
+      out.groups.push_back({geometries[i].block_bytes(),
+                            model.model->layout().groups()[i].retention});
     }
-  }
-  const int64_t slabs = options.kv_pool_bytes / slab_bytes;
-  if (groups > slabs) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the KV pool of ", options.kv_pool_bytes, " bytes has ", slabs,
-        " slabs of ", slab_bytes, " bytes, but the models need ", groups,
-        " to run at once; make the pool larger"));
+    const absl::StatusOr<int> index = parts.scheduler->AddModel(out);
+    if (!index.ok()) return Of(model.name, index.status());
   }
   absl::StatusOr<std::unique_ptr<Buffer>> arena =
       backend->Allocate(options.kv_pool_bytes);

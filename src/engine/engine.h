@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "engine/request.h"
 #include "kv/block_pool.h"
+#include "kv/prefix_hash.h"
 #include "model/model.h"
 #include "text/tokenizer.h"
 
@@ -33,6 +34,10 @@ struct EngineOptions {
   int64_t max_queued_tokens = 0;
   // Part of the pool kept free when a waiting request is admitted.
   double watermark = 0.01;
+  // Keep the KV of finished and preempted sequences, while there is room, for
+  // those that begin alike. The key makes it impossible to guess what collides.
+  bool prefix_cache = true;
+  PrefixHashKey prefix_key = {};
 };
 
 // A model as the engine runs it.

@@ -66,8 +66,10 @@ Generation::Generation(const Request& request,
   ending_.first_token = absl::InfinitePast();
 }
 
-void Generation::Start(absl::Time now) {
-  if (!started()) ending_.scheduled = now;
+void Generation::Start(int32_t cached_tokens, absl::Time now) {
+  if (started()) return;
+  ending_.scheduled = now;
+  ending_.cached_tokens = cached_tokens;
 }
 
 void Generation::AppendRows(const StepPart& part, int32_t first_row,

@@ -33,8 +33,8 @@ class Generation {
              const Tokenizer* tokenizer, std::shared_ptr<RequestSink> sink,
              absl::Time submitted);
 
-  // The first step that computes something of it is planned.
-  void Start(absl::Time now);
+  // A step that computes something of it is planned; the first one counts.
+  void Start(int32_t cached_tokens, absl::Time now);
   bool started() const { return ending_.scheduled != absl::InfinitePast(); }
 
   // See Request.

@@ -6,6 +6,20 @@
 
 namespace headcount {
 
+int64_t RequestBytes(const Request& request) {
+  const SamplingParams& sampling = request.sampling;
+  size_t bytes = sizeof(Request) + request.tenant.size() +
+                 request.cache_salt.size() +
+                 static_cast<size_t>(GivenTokens(request)) * sizeof(int32_t) +
+                 request.head_gates.size() * sizeof(float) +
+                 sampling.logit_bias.size() * sizeof(TopLogprob);
+  for (const std::string& stop : sampling.stops) bytes += stop.size();
+  for (const std::vector<int32_t>& choice : sampling.choices) {
+    bytes += choice.size() * sizeof(int32_t);
+  }
+  return static_cast<int64_t>(bytes);
+}
+
 int64_t GivenTokens(const Request& request) {
   size_t tokens = request.prompt.size();
   for (const std::vector<int32_t>& continuation : request.continuations) {

@@ -44,6 +44,11 @@ struct Request {
   std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
+  // Who asks; empty: the one without a name. Tenants of a model share it
+  // fairly and do not see each other's prefixes in the cache.
+  std::string tenant = {};
+  int32_t priority = 0;         // the higher, the sooner it is admitted
+  std::string cache_salt = {};  // keeps its prefixes apart from other salts'
 
   // To score instead of generating (max_tokens is 0): each of these, of at
   // least one token, is read as what follows the prompt, which is computed
@@ -56,6 +61,8 @@ struct Request {
   std::vector<float> head_gates;
 };
 
+// Memory that the request holds while it waits, about.
+int64_t RequestBytes(const Request& request);
 // Tokens of the prompt and of all continuations.
 int64_t GivenTokens(const Request& request);
 // The most tokens that may stand after the prompt at once.
@@ -99,6 +106,7 @@ struct Ending {
 
   int32_t prompt_tokens = 0;  // of the prompt and the continuations
   int32_t generated_tokens = 0;
+  int32_t cached_tokens = 0;  // of the prompt, found in the prefix cache
   absl::Time submitted, scheduled, first_token, ended;  // InfinitePast: never
 };
 

@@ -1,32 +1,41 @@
 // Decides what each step computes. Pure: the same calls give the same plans; it
 // reads no clock, draws no random number, takes no lock and knows no model.
 //
-//   Scheduler scheduler(options, models, &pool);
+//   Scheduler scheduler(options, &pool);
+//   absl::StatusOr<int> model = scheduler.AddModel(...);
 //   StepPlan plan = scheduler.Step(now, {.submitted = ..., .ends = ...});
 //   ... compute plan.parts, draw tokens ...
-//   scheduler.Commit(plan, results);
+//   scheduler.Commit(plan, results, duration);
 //
 // Order of a step:
 //   1. what is past its deadline or cancelled ends, in whatever state it is; a
 //      cancel that comes with the deadline or after it counts as the deadline;
-//   2. models with work take turns: a plan is for one model;
-//   3. running sequences of that model get the block that their next token
-//      needs. When there is none, the newest running sequence of any model is
-//      preempted: it loses its blocks and is computed again later;
+//   2. sets of weights with work take turns, by device time over their share: a
+//      plan is for one of them, a model and its variants;
+//   3. running sequences get the block that their next token needs;
 //   4. sequences that decode take their token of the budget, then those in the
 //      middle of their prompt take chunks of it, oldest first;
-//   5. waiting sequences are admitted, oldest first, on blocks for all their
-//      tokens plus a watermark.
+//   5. waiting sequences are admitted, in the order of FairQueue, on blocks for
+//      all their tokens plus a watermark. What the prefix cache has of them is
+//      not computed again.
+//
+// When blocks are short, what only the prefix cache holds goes first
+// (BlockPool::EvictionChoice). Then the newest running sequence of the lowest
+// priority is preempted: it loses its blocks, which the cache keeps while it
+// can, and waits. A model below its floor takes from models above theirs, for
+// waiting sequences too; others take from their own and from what is borrowed.
 //
 // In a group with a window, a sequence gives blocks back, after each step, that
 // its next token does not see. "Blocks for all their tokens" are then as many
 // as it can hold at once; while it computes its prompt, blocks that fall out of
 // the window become those of later tokens, so that none must be waited for.
+// Models with windows do not use the prefix cache.
 //
 // Why it cannot hang: what can never fit is refused (CheckFits); the oldest
 // running sequence is never preempted; after three preemptions a sequence
 // comes back with blocks for its worst case and is never preempted again; no
-// sequence is admitted before an older one that waits for blocks.
+// sequence is admitted before an older one that waits for blocks, unless its
+// model is below its floor.
 #pragma once
 
 #include <cstdint>
@@ -37,32 +46,42 @@
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "engine/fair_queue.h"
 #include "engine/request.h"
 #include "engine/sequence.h"
+#include "engine/sequence_limits.h"
 #include "heads/kv_group.h"
 #include "kv/block_pool.h"
+#include "kv/prefix_cache.h"
+#include "kv/prefix_hash.h"
 
 namespace headcount {
 
 struct SchedulerOptions {
   int32_t step_tokens = 256;  // budget of a step, prompt chunks and decode
   double watermark = 0.01;    // part of the pool kept free by admission
+  bool prefix_cache = true;
+  PrefixHashKey prefix_key = {};  // secret, so that tenants cannot collide
 };
 
 // A KvGroup of a model.
 struct SchedulerGroup {
-  GroupId id = 0;  // in the pool
+  int64_t block_bytes = 0;
   Retention retention = {};
 };
 
 struct SchedulerModel {
   std::vector<SchedulerGroup> groups;  // empty: no attention left
-  int32_t max_context = 0;             // tokens of a sequence
-  int32_t max_concurrent = 0;          // running sequences; 0: no limit
-  int32_t max_logits_rows = 0;         // of a step; at least 1
+  PoolQuota quota = {};
+  int32_t max_context = 0;     // tokens of a sequence
+  int32_t max_concurrent = 0;  // running sequences; 0: no limit
+  int32_t max_logits_rows =
+      0;             // of a step; at least 1; a variant's: its base's
+  int base = -1;     // the model whose weights it shares; -1: none
+  double share = 1;  // of the device, over 0; a variant's: its base's
 };
 
 // An accepted request. Ids rise with every submission.
@@ -90,7 +109,7 @@ struct StepPart {
 };
 
 struct StepPlan {
-  int model = 0;
+  int model = 0;                    // whose weights; parts may be variants'
   std::vector<StepPart> parts;      // empty: nothing to compute
   std::vector<EndedRequest> ended;  // by StepEvents::ends or their deadline
   int32_t prefill_tokens = 0;
@@ -112,33 +131,47 @@ struct SchedulerStats {
     // In blocks that its sequences hold; the mean, weighted by bytes, where
     // groups keep unlike numbers of tokens.
     int64_t kv_tokens = 0;
+    PoolModelBytes pool;
+    // Since it was added, of first admissions that may use the prefix cache.
+    uint64_t prefix_tokens = 0;      // looked for
+    uint64_t prefix_hit_tokens = 0;  // found
+    uint64_t preemptions = 0;
   };
-  std::vector<PerModel> models;
-  int64_t waiting_tokens = 0;  // of all waiting sequences
+  std::vector<PerModel> models;  // removed ones are zero
+  int64_t waiting_tokens = 0;    // of all waiting sequences
+  int64_t waiting_bytes = 0;
   uint64_t preemptions = 0;
+  uint64_t evictions = 0;  // of blocks, from the prefix cache
 };
 
-// Not thread-safe, but for CheckFits. The pool outlives the scheduler.
+// Not thread-safe. The pool outlives the scheduler, and is used by it alone.
 class Scheduler {
  public:
   static constexpr int32_t kMaxPreemptions = 3;
 
-  Scheduler(const SchedulerOptions& options, std::vector<SchedulerModel> models,
-            BlockPool* pool);
+  Scheduler(const SchedulerOptions& options, BlockPool* pool);
+  ~Scheduler();
 
-  // InvalidArgument, with needed and available, for what can never run: over
-  // the context, or over an empty pool in the worst case. Only what passes may
-  // be submitted. Thread-safe.
-  absl::Status CheckFits(const Request& request) const;
-  // Tokens of one sequence that an empty pool can hold. Thread-safe.
-  int64_t PoolTokens(int model) const;
+  // The model's index, the lowest that is not taken. As BlockPool::AddModel,
+  // and ResourceExhausted when a live sequence of another model could never run
+  // beside this one's floor.
+  absl::StatusOr<int> AddModel(const SchedulerModel& model);
+  // CHECKs that none of its sequences lives and that no variant is left.
+  void RemoveModel(int model);
+
+  // What CheckFits takes; changes when models come or go. Only what passes may
+  // be submitted; what has ceased to pass by then ends with kError.
+  const SequenceLimits& limits(int model) const;
 
   // Steps and commits alternate; a plan without parts needs no commit.
   StepPlan Step(absl::Time now, StepEvents events);
-  // results: [plan.parts]. Blocks of what ends are free when this returns.
-  void Commit(const StepPlan& plan, absl::Span<const StepResult> results);
+  // results: [plan.parts]; duration: device time that they took. Blocks of what
+  // ends are free when this returns.
+  void Commit(const StepPlan& plan, absl::Span<const StepResult> results,
+              absl::Duration duration);
 
   bool idle() const { return sequences_.empty(); }
+  bool Lives(RequestId id) const { return sequences_.count(id) == 1; }
   absl::Time NextDeadline() const;  // InfiniteFuture: none
   SchedulerStats Stats() const;
 
@@ -146,18 +179,30 @@ class Scheduler {
   void CheckInvariants() const;
 
  private:
-  using ByAge = std::map<RequestId, Sequence*>;  // oldest first
-
   struct ModelState {
     SchedulerModel model;
-    int32_t max_running = 0;
-    std::vector<int64_t> most_blocks;  // [group] that a sequence holds at once
-    // Of each block table of one sequence, the pool otherwise empty.
-    int64_t pool_entries = 0;
-    ByAge running;
-    ByAge waiting;
-    // The oldest waiting sequence was refused for want of blocks.
+    PoolModel pool;
+    SequenceLimits limits;
+    int lane = 0;
+    bool shares_prefix = false;
+    FairQueue waiting;
+    int32_t running = 0;
+    // The next waiting sequence was refused for want of blocks.
     bool short_of_blocks = false;
+    uint64_t prefix_tokens = 0;
+    uint64_t prefix_hit_tokens = 0;
+    uint64_t preemptions = 0;
+  };
+
+  // A set of weights: a model and its variants, which run in the same steps.
+  struct Lane {
+    std::vector<int> models;  // the base first
+    std::map<RequestId, Sequence*> running;
+    int32_t max_running = 0;
+    int32_t max_logits_rows = 0;
+    double share = 1;
+    double service = 0;  // device seconds over share
+    int64_t live = 0;    // sequences
   };
 
   // What is left of the step.
@@ -166,43 +211,79 @@ class Scheduler {
     int32_t rows = 0;
   };
 
-  void Enqueue(Submission submission);
-  void End(RequestId id);
-  void PlanModel(int model, StepPlan* plan);
-  bool GrowRunning(ModelState* state);
-  void AdmitWaiting(ModelState* state, Budget* budget, StepPlan* plan);
-  bool Admit(Sequence* sequence);
-  void AddPart(const Sequence& sequence, Budget* budget, StepPlan* plan);
+  ModelState& state(int model) { return *models_[static_cast<size_t>(model)]; }
+  const ModelState& state(int model) const {
+    return *models_[static_cast<size_t>(model)];
+  }
+  ModelState& StateOf(const Sequence& s) { return state(s.model); }
+  const ModelState& StateOf(const Sequence& s) const { return state(s.model); }
+  Lane& lane(int id) { return *lanes_[static_cast<size_t>(id)]; }
+  const Lane& lane(int id) const { return *lanes_[static_cast<size_t>(id)]; }
 
+  // scheduler_models.cc
+  int JoinLane(int model, const SchedulerModel& added);
+  SequenceLimits LimitsOf(const ModelState& state) const;
+  void RefreshLimits();
+  absl::Status CheckLiveFit() const;
+
+  // scheduler.cc
+  bool Enqueue(Submission submission);
+  void End(RequestId id);
+  void PlanLane(Lane* lane, StepPlan* plan);
+  bool GrowRunning(Lane* lane);
+  void AddPart(const Sequence& sequence, Budget* budget, StepPlan* plan);
+  void CommitPart(const StepPart& part, const StepResult& result);
+
+  // scheduler_admission.cc
+  void AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan);
+  Sequence* NextWaiting(const Lane& lane) const;
+  bool Admit(Sequence* sequence);
+  void Reuse(Sequence* sequence);
+  void CountAdmission(Sequence* sequence);
+  void ReleaseBlocks(Sequence* sequence);
+  void Publish(Sequence* sequence);
+  void ExtendHashes(Sequence* sequence, int64_t blocks);
   bool OlderIsShortOfBlocks(const Sequence& sequence) const;
+  bool BelowWatermark(const Sequence& sequence) const;
+  bool WithinFloor(const Sequence& sequence) const;
+  bool NothingRuns() const;
+  int32_t TokensToAdmit(const Sequence& sequence) const;
+
+  // scheduler_memory.cc
   bool Allocate(Sequence* sequence, int32_t num_tokens);
   int64_t MissingBlocks(const Sequence& sequence, size_t group,
                         int32_t num_tokens) const;
   // Whether nothing is missing, of what it may hold at once.
   bool HasBlocksFor(const Sequence& sequence, int32_t num_tokens) const;
-  void SlideWindows(Sequence* sequence);
-  // Whether the blocks that its next token sees are all there.
-  bool HoldsWindows(const Sequence& sequence) const;
-  bool BelowWatermark(const ModelState& state) const;
-  Sequence* NewestVictim() const;
+  void TakeBackFloor(const Sequence& waiting);
+  Sequence* VictimFor(int model) const;
+  Sequence* VictimFor(int model, bool own_too) const;
   void Preempt(Sequence* sequence);
   // Takes all blocks of a running sequence and lets it wait; it is computed
   // anew.
   void Requeue(Sequence* sequence);
-  bool NothingRuns() const;
-  int32_t TokensToAdmit(const Sequence& sequence) const;
+  void SlideWindows(Sequence* sequence);
+  // Whether the blocks that its next token sees are all there.
+  bool HoldsWindows(const Sequence& sequence) const;
   int64_t TokensHeld(const Sequence& sequence) const;
+
+  // scheduler_invariants.cc
+  void CheckModels() const;
   void CheckBlocks() const;
   void CheckTables(const Sequence& sequence) const;
 
-  SchedulerOptions options_;
-  BlockPool* pool_;
-  std::vector<ModelState> models_;
+  const SchedulerOptions options_;
+  BlockPool* const pool_;
+  PrefixCache cache_;
+  PrefixHasher hasher_;
+  std::vector<std::unique_ptr<ModelState>> models_;  // null: removed
+  std::vector<std::unique_ptr<Lane>> lanes_;         // null: removed
   std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::set<std::pair<absl::Time, RequestId>> deadlines_;  // finite ones
   RequestId newest_ = 0;
-  int turn_ = 0;  // model that is asked first, modulo their number
+  double device_clock_ = 0;  // service of the lane that ran last, before it
   int64_t waiting_tokens_ = 0;
+  int64_t waiting_bytes_ = 0;
   uint64_t preemptions_ = 0;
 };
 

@@ -1,6 +1,6 @@
 // What always holds between the calls of a Scheduler.
 #include <cstdint>
-#include <set>
+#include <map>
 
 #include "base/check.h"
 #include "engine/scheduler.h"
@@ -10,20 +10,18 @@ namespace headcount {
 
 void Scheduler::CheckInvariants() const {
   pool_->CheckInvariants();
+  cache_.CheckInvariants();
+  CheckModels();
   CheckBlocks();
-  size_t live = 0;
   size_t timed = 0;
   int64_t waiting_tokens = 0;
-  for (const ModelState& state : models_) {
-    CHECK(static_cast<int32_t>(state.running.size()) <= state.max_running);
-    for (const auto& [id, sequence] : state.waiting) {
-      waiting_tokens += sequence->length();
-    }
-    live += state.waiting.size() + state.running.size();
-  }
+  int64_t waiting_bytes = 0;
   for (const auto& [id, sequence] : sequences_) {
-    const ModelState& state = models_[static_cast<size_t>(sequence->model)];
-    CHECK(state.waiting.count(id) + state.running.count(id) == 1) << id;
+    const ModelState& its_model = StateOf(*sequence);
+    const bool waits = its_model.waiting.Contains(*sequence);
+    CHECK(waits != (lane(its_model.lane).running.count(id) == 1)) << id;
+    if (waits) waiting_tokens += sequence->length();
+    if (waits) waiting_bytes += sequence->bytes;
     CHECK(sequence->computed < sequence->length()) << id;
     CHECK(sequence->next_logits < sequence->length()) << id;
     CHECK(sequence->length() <= sequence->max_kv_tokens) << id;
@@ -32,46 +30,81 @@ void Scheduler::CheckInvariants() const {
     CHECK(deadlines_.count({sequence->deadline, id}) == 1) << id;
     ++timed;
   }
-  CHECK(live == sequences_.size()) << live;
   CHECK(timed == deadlines_.size()) << timed;
   CHECK(waiting_tokens == waiting_tokens_) << waiting_tokens;
+  CHECK(waiting_bytes == waiting_bytes_) << waiting_bytes;
 }
 
-// Running sequences own all that is used in the pool, each block once.
+void Scheduler::CheckModels() const {
+  int64_t live = 0;
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr) continue;
+    const auto running = static_cast<int64_t>(lane->running.size());
+    CHECK(running <= lane->max_running) << running;
+    int64_t in_models = 0;
+    int64_t waiting = 0;
+    for (const int model : lane->models) {
+      state(model).waiting.CheckInvariants();
+      in_models += state(model).running;
+      waiting += state(model).waiting.size();
+    }
+    CHECK(running == in_models) << running;
+    CHECK(lane->live == running + waiting) << lane->live;
+    live += lane->live;
+  }
+  CHECK(live == static_cast<int64_t>(sequences_.size())) << live;
+}
+
+// Running sequences own all that is used in the pool: each block as often as it
+// is referred to, and more than once only if it is published, and full.
 void Scheduler::CheckBlocks() const {
-  int64_t owned_bytes = 0;
-  std::set<int64_t> offsets;
-  for (const ModelState& state : models_) {
-    for (const auto& [id, sequence] : state.waiting) {
+  struct Owned {
+    int owners = 0;
+    int ref_count = 0;
+  };
+  std::map<int64_t, Owned> blocks;  // by offset
+  int64_t used_bytes = 0;
+  for (const auto& [id, sequence] : sequences_) {
+    const ModelState& its_model = StateOf(*sequence);
+    if (its_model.waiting.Contains(*sequence)) {
       CHECK(sequence->computed == 0) << id;
       for (const BlockTable& table : sequence->tables) {
         CHECK(table.num_blocks() == 0) << id;
       }
+      continue;
     }
-    for (const auto& [id, sequence] : state.running) {
-      CheckTables(*sequence);
-      for (size_t i = 0; i < sequence->tables.size(); ++i) {
-        const BlockTable& table = sequence->tables[i];
-        owned_bytes +=
-            table.num_blocks() * pool_->block_bytes(state.model.groups[i].id);
-        for (const int64_t offset : table.offsets()) {
-          if (offset == BlockTable::kHole) continue;
-          CHECK(offsets.insert(offset).second) << id << " shares a block";
+    CheckTables(*sequence);
+    for (size_t i = 0; i < sequence->tables.size(); ++i) {
+      const BlockTable& table = sequence->tables[i];
+      for (int64_t j = table.num_holes(); j < table.num_entries(); ++j) {
+        const BlockRef& block = table.block(j);
+        CHECK(pool_->GroupAt(block.offset()) == its_model.pool.groups[i]);
+        Owned& owned = blocks[block.offset()];
+        if (owned.owners++ == 0) {
+          used_bytes += its_model.model.groups[i].block_bytes;
+        }
+        owned.ref_count = block.ref_count();
+        if (block.published()) {
+          CHECK((j + 1) * kBlockTokens <= sequence->lasting_tokens()) << id;
         }
       }
     }
   }
-  CHECK(owned_bytes == pool_->bytes().used) << owned_bytes;
+  for (const auto& [offset, owned] : blocks) {
+    CHECK(owned.owners == owned.ref_count) << offset;
+    CHECK(owned.owners == 1 || pool_->IsPublished(offset)) << offset;
+  }
+  CHECK(used_bytes == pool_->bytes().used) << used_bytes;
 }
 
 // What was promised to a running sequence is there, and nothing that its window
 // has left behind.
 void Scheduler::CheckTables(const Sequence& sequence) const {
-  const ModelState& state = models_[static_cast<size_t>(sequence.model)];
+  const ModelState& its_model = StateOf(sequence);
   CHECK(sequence.HasRoomFor(sequence.computed)) << sequence.id;
   for (size_t i = 0; i < sequence.tables.size(); ++i) {
     const BlockTable& table = sequence.tables[i];
-    const Retention& retention = state.model.groups[i].retention;
+    const Retention& retention = its_model.model.groups[i].retention;
     // Whoever is let in can compute its prompt without waiting for memory, and
     // whoever has a reservation, all that it will.
     if (sequence.preemptions >= kMaxPreemptions ||
@@ -79,7 +112,7 @@ void Scheduler::CheckTables(const Sequence& sequence) const {
       CHECK(MissingBlocks(sequence, i, TokensToAdmit(sequence)) == 0)
           << sequence.id;
     }
-    CHECK(table.num_blocks() <= state.most_blocks[i]) << sequence.id;
+    CHECK(table.num_blocks() <= its_model.limits.most_blocks[i]) << sequence.id;
     CHECK(table.num_holes() ==
           retention.FirstSeen(sequence.computed) / kBlockTokens)
         << sequence.id;

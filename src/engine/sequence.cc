@@ -13,10 +13,16 @@ int32_t PromptTokens(const Request& request) {
 }  // namespace
 
 Sequence::Sequence(RequestId request_id, Request request, int32_t max_context,
-                   size_t groups)
+                   size_t groups, bool may_share_prefix)
     : id(request_id),
       model(request.model),
       deadline(request.deadline),
+      bytes(RequestBytes(request)),
+      tenant(std::move(request.tenant)),
+      priority(request.priority),
+      cache_salt(std::move(request.cache_salt)),
+      // Gates change what later layers see, and so their K and V.
+      shares_prefix(may_share_prefix && request.head_gates.empty()),
       prompt_tokens(PromptTokens(request)),
       max_length(prompt_tokens +
                  std::min(static_cast<int32_t>(MaxNewTokens(request)),

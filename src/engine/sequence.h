@@ -6,14 +6,19 @@
 // only ever predicted, and so never stands here.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "engine/request.h"
 #include "kv/block_table.h"
+#include "kv/prefix_hash.h"
 
 namespace headcount {
+
+struct Flow;
 
 // Readable by all, written by the Scheduler that owns it. Not thread-safe.
 //
@@ -22,7 +27,8 @@ namespace headcount {
 struct Sequence {
   // Takes the prompt. `max_context` limits what is generated; the request fits
   // it (see Scheduler::CheckFits).
-  Sequence(RequestId id, Request request, int32_t max_context, size_t groups);
+  Sequence(RequestId id, Request request, int32_t max_context, size_t groups,
+           bool shares_prefix);
 
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
   int32_t remaining() const { return length() - computed; }
@@ -47,6 +53,11 @@ struct Sequence {
   const RequestId id;  // rises with age: the lower, the older
   const int model;
   const absl::Time deadline;
+  const int64_t bytes;  // that it holds while it waits, about
+  const std::string tenant;
+  const int32_t priority;
+  const std::string cache_salt;
+  const bool shares_prefix;  // may read and fill the prefix cache
   const int32_t prompt_tokens;
   const int32_t max_length;     // prompt and all that may follow at once
   const int32_t max_kv_tokens;  // the last token is never computed
@@ -59,7 +70,23 @@ struct Sequence {
   // logits, so that recomputing after a preemption emits nothing twice.
   int32_t next_logits;
   int32_t preemptions = 0;
+  bool admitted = false;      // once, and so charged to its tenant
+  int32_t cached_tokens = 0;  // found in the prefix cache when first admitted
   std::vector<BlockTable> tables;  // [group]
+  std::vector<BlockHash> hashes;   // of the first blocks of tokens
+  int64_t published_blocks = 0;    // of each table, from the first
+  Flow* flow = nullptr;            // of its FairQueue
+
+  // Tokens, from the first, that keep their places in the blocks; a scored
+  // continuation makes place for the next one.
+  int32_t lasting_tokens() const {
+    return continuations.empty() ? computed : std::min(computed, prompt_tokens);
+  }
+  // Tokens whose K and V may come from elsewhere: all but those that logits are
+  // still needed of.
+  int32_t reusable_tokens() const {
+    return std::min(next_logits, length() - 1);
+  }
 
  private:
   void AppendContinuation();

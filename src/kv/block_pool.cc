@@ -1,7 +1,6 @@
 #include "kv/block_pool.h"
 
 #include <algorithm>
-#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -10,7 +9,7 @@
 namespace headcount {
 namespace {
 
-constexpr GroupId kNoGroup = -1;
+constexpr int kNone = -1;
 
 }  // namespace
 
@@ -25,8 +24,7 @@ BlockRef& BlockRef::operator=(BlockRef&& other) noexcept {
 
 BlockRef BlockRef::Share() const {
   CHECK(pool_ != nullptr) << "no block is held";
-  ++pool_->slabs_[static_cast<size_t>(slab_)]
-        .ref_counts[static_cast<size_t>(block_)];
+  ++pool_->slab(slab_).ref_counts[static_cast<size_t>(block_)];
   return BlockRef(pool_, slab_, block_);
 }
 
@@ -37,14 +35,18 @@ void BlockRef::Reset() {
 
 int64_t BlockRef::offset() const {
   CHECK(pool_ != nullptr) << "no block is held";
-  const GroupId group = pool_->slabs_[static_cast<size_t>(slab_)].group;
-  return slab_ * pool_->slab_bytes() + block_ * pool_->block_bytes(group);
+  return slab_ * pool_->slab_bytes() +
+         block_ * pool_->block_bytes(pool_->slab(slab_).group);
 }
 
 int BlockRef::ref_count() const {
   CHECK(pool_ != nullptr) << "no block is held";
-  return pool_->slabs_[static_cast<size_t>(slab_)]
-      .ref_counts[static_cast<size_t>(block_)];
+  return pool_->slab(slab_).ref_counts[static_cast<size_t>(block_)];
+}
+
+bool BlockRef::published() const {
+  CHECK(pool_ != nullptr) << "no block is held";
+  return pool_->slab(slab_).published[static_cast<size_t>(block_)] != 0;
 }
 
 BlockPool::BlockPool(const BlockPoolOptions& options) : options_(options) {
@@ -69,38 +71,106 @@ BlockPool::~BlockPool() {
   }
 }
 
-absl::StatusOr<GroupId> BlockPool::AddGroup(int64_t block_bytes) {
-  CHECK(block_bytes > 0) << "block of " << block_bytes << " bytes";
-  if (block_bytes > options_.slab_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "a KV block of this model has ", block_bytes,
-        " bytes, but a slab of the pool only ", options_.slab_bytes,
-        "; make the pool larger, or prune or quantise more heads"));
+absl::StatusOr<PoolModel> BlockPool::AddModel(
+    const PoolQuota& quota, absl::Span<const int64_t> block_bytes) {
+  CHECK(quota.floor_bytes >= 0 && quota.ceiling_bytes >= 0);
+  const auto num_slabs = static_cast<int64_t>(slabs_.size());
+  Member added{
+      .exists = true,
+      .floor_slabs = (quota.floor_bytes + slab_bytes() - 1) / slab_bytes(),
+      .ceiling_slabs = num_slabs};
+  if (quota.ceiling_bytes > 0) {
+    added.ceiling_slabs =
+        std::min(num_slabs, quota.ceiling_bytes / slab_bytes());
   }
-  const auto blocks_per_slab =
-      CheckedCast<int>(options_.slab_bytes / block_bytes);
-  CHECK(blocks_per_slab.has_value()) << "more than 2^31 blocks in a slab";
-  groups_.push_back({.block_bytes = block_bytes,
-                     .blocks_per_slab = *blocks_per_slab,
-                     .slabs = {}});
-  return static_cast<GroupId>(groups_.size()) - 1;
+  const absl::Status fits = CheckFits(added, block_bytes);
+  if (!fits.ok()) return fits;
+
+  PoolModel model;
+  while (model.id < static_cast<int>(members_.size()) &&
+         member(model.id).exists) {
+    ++model.id;
+  }
+  if (model.id == static_cast<int>(members_.size())) members_.emplace_back();
+  member(model.id) = added;
+  GroupId id = 0;
+  for (const int64_t bytes : block_bytes) {
+    while (id < static_cast<int>(groups_.size()) && group(id).model != kNone) {
+      ++id;
+    }
+    if (id == static_cast<int>(groups_.size())) groups_.emplace_back();
+    group(id) = {.model = model.id,
+                 .block_bytes = bytes,
+                 .blocks_per_slab = static_cast<int>(slab_bytes() / bytes),
+                 .slabs = {}};
+    model.groups.push_back(id);
+  }
+  return model;
+}
+
+absl::Status BlockPool::CheckFits(const Member& added,
+                                  absl::Span<const int64_t> block_bytes) const {
+  for (const int64_t bytes : block_bytes) {
+    CHECK(bytes > 0) << "block of " << bytes << " bytes";
+    if (bytes > slab_bytes()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a KV block of this model has ", bytes,
+          " bytes, but a slab of the pool only ", slab_bytes(),
+          "; make the pool larger, or prune or quantise more heads"));
+    }
+    CHECK(CheckedCast<int>(slab_bytes() / bytes).has_value());
+  }
+  const auto groups = static_cast<int64_t>(block_bytes.size());
+  const auto slabs = static_cast<int64_t>(slabs_.size());
+  if (added.ceiling_slabs < std::max(added.floor_slabs, groups)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv_cache.quota.max: ", added.ceiling_slabs, " slabs of ", slab_bytes(),
+        " bytes, but this model needs ", std::max(added.floor_slabs, groups),
+        " for kv_cache.quota.min and for each of its KV groups"));
+  }
+  int64_t needed = std::max(added.floor_slabs, groups);
+  for (int id = 0; id < static_cast<int>(members_.size()); ++id) {
+    needed += std::max<int64_t>(
+        member(id).floor_slabs,
+        std::count_if(groups_.begin(), groups_.end(),
+                      [&](const Group& other) { return other.model == id; }));
+  }
+  if (needed > slabs) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the KV pool of ", capacity_bytes(), " bytes has ", slabs, " slabs of ",
+        slab_bytes(), " bytes, but the models together need ", needed,
+        " (each its kv_cache.quota.min, and a slab for each of its KV "
+        "groups); make the pool larger or the quotas smaller"));
+  }
+  return absl::OkStatus();
+}
+
+void BlockPool::RemoveModel(const PoolModel& model) {
+  CHECK(member(model.id).exists) << model.id;
+  CHECK(member(model.id).lent_slabs == 0)
+      << member(model.id).lent_slabs << " slabs are still lent";
+  for (const GroupId id : model.groups) {
+    CHECK(group(id).model == model.id) << id;
+    group(id) = {};
+  }
+  member(model.id) = {};
 }
 
 std::vector<BlockRef> BlockPool::Allocate(GroupId group_id, int count) {
   CHECK(count >= 0) << count << " blocks";
   if (count > AvailableBlocks(group_id)) return {};
-  Group& group = groups_[static_cast<size_t>(group_id)];
   std::vector<BlockRef> blocks;
   blocks.reserve(static_cast<size_t>(count));
   while (static_cast<int>(blocks.size()) < count) {
     const int slab_id = FullestSlab(group_id);
-    Slab& slab = slabs_[static_cast<size_t>(slab_id)];
-    while (!slab.free_blocks.empty() &&
+    Slab& from = slab(slab_id);
+    while (!from.free_blocks.empty() &&
            static_cast<int>(blocks.size()) < count) {
-      const int block = slab.free_blocks.back();
-      slab.free_blocks.pop_back();
-      slab.ref_counts[static_cast<size_t>(block)] = 1;
-      ++group.used_blocks;
+      const int block = from.free_blocks.back();
+      from.free_blocks.pop_back();
+      from.ref_counts[static_cast<size_t>(block)] = 1;
+      ++from.used;
+      ++group(group_id).used_blocks;
       blocks.push_back(BlockRef(this, slab_id, block));
     }
   }
@@ -108,129 +178,109 @@ std::vector<BlockRef> BlockPool::Allocate(GroupId group_id, int count) {
 }
 
 int BlockPool::FullestSlab(GroupId group_id) {
-  Group& group = groups_[static_cast<size_t>(group_id)];
-  int fullest = -1;
+  int fullest = kNone;
   size_t fewest_free = 0;
-  for (int slab_id : group.slabs) {
-    const size_t num_free =
-        slabs_[static_cast<size_t>(slab_id)].free_blocks.size();
+  for (int slab_id : group(group_id).slabs) {
+    const size_t num_free = slab(slab_id).free_blocks.size();
     if (num_free == 0) continue;
     if (fullest >= 0 && num_free >= fewest_free) continue;
     fullest = slab_id;
     fewest_free = num_free;
   }
   if (fullest >= 0) return fullest;
-
   CHECK(!free_slabs_.empty()) << "group " << group_id << " is exhausted";
   const int slab_id = free_slabs_.back();
   free_slabs_.pop_back();
-  Slab& slab = slabs_[static_cast<size_t>(slab_id)];
-  slab.group = group_id;
-  slab.ref_counts.assign(static_cast<size_t>(group.blocks_per_slab), 0);
-  slab.free_blocks.clear();
-  for (int block = group.blocks_per_slab - 1; block >= 0; --block) {
-    slab.free_blocks.push_back(block);
-  }
-  group.slabs.push_back(slab_id);
+  LendSlab(group_id, slab_id);
   return slab_id;
 }
 
+void BlockPool::LendSlab(GroupId group_id, int slab_id) {
+  Group& to = group(group_id);
+  Slab& lent = slab(slab_id);
+  const auto num_blocks = static_cast<size_t>(to.blocks_per_slab);
+  lent.group = group_id;
+  lent.ref_counts.assign(num_blocks, 0);
+  lent.published.assign(num_blocks, 0);
+  for (int block = to.blocks_per_slab - 1; block >= 0; --block) {
+    lent.free_blocks.push_back(block);
+  }
+  to.slabs.push_back(slab_id);
+  ++member(to.model).lent_slabs;
+}
+
 void BlockPool::Unref(int slab_id, int block) {
-  Slab& slab = slabs_[static_cast<size_t>(slab_id)];
-  int& ref_count = slab.ref_counts[static_cast<size_t>(block)];
+  Slab& from = slab(slab_id);
+  int& ref_count = from.ref_counts[static_cast<size_t>(block)];
   CHECK(ref_count > 0) << "slab " << slab_id << ", block " << block;
   if (--ref_count > 0) return;
-  Group& group = groups_[static_cast<size_t>(slab.group)];
-  slab.free_blocks.push_back(block);
-  --group.used_blocks;
-  if (slab.free_blocks.size() < slab.ref_counts.size()) return;
-  slab.group = kNoGroup;
-  slab.free_blocks.clear();
-  slab.ref_counts.clear();
-  group.slabs.erase(std::find(group.slabs.begin(), group.slabs.end(), slab_id));
+  --from.used;
+  --group(from.group).used_blocks;
+  if (from.published[static_cast<size_t>(block)] == 0) {
+    Free(slab_id, block);
+    return;
+  }
+  ++from.cached;
+  ++group(from.group).cached_blocks;
+  from.last_use = ++use_clock_;
+}
+
+void BlockPool::Free(int slab_id, int block) {
+  Slab& from = slab(slab_id);
+  from.free_blocks.push_back(block);
+  if (from.used + from.cached > 0) return;
+  std::vector<int>& slabs = group(from.group).slabs;
+  slabs.erase(std::find(slabs.begin(), slabs.end(), slab_id));
+  --member(group(from.group).model).lent_slabs;
+  from = {};
   free_slabs_.push_back(slab_id);
 }
 
-int64_t BlockPool::AvailableBlocks(GroupId group_id) const {
-  const Group& group = groups_[static_cast<size_t>(group_id)];
-  const auto slabs =
-      static_cast<int64_t>(group.slabs.size() + free_slabs_.size());
-  return slabs * group.blocks_per_slab - group.used_blocks;
+void BlockPool::Publish(const BlockRef& block) {
+  CHECK(block.pool_ == this && !block.published());
+  slab(block.slab_).published[static_cast<size_t>(block.block_)] = 1;
+  ++published_blocks_;
 }
 
-int64_t BlockPool::TotalBlocks(GroupId group_id) const {
-  return static_cast<int64_t>(slabs_.size()) *
-         groups_[static_cast<size_t>(group_id)].blocks_per_slab;
-}
-
-int64_t BlockPool::block_bytes(GroupId group_id) const {
-  return groups_[static_cast<size_t>(group_id)].block_bytes;
-}
-
-PoolBytes BlockPool::bytes() const {
-  PoolBytes bytes;
-  bytes.free = static_cast<int64_t>(free_slabs_.size()) * slab_bytes();
-  bytes.reserved = capacity_bytes() % slab_bytes();
-  for (const Group& group : groups_) {
-    const auto slabs = static_cast<int64_t>(group.slabs.size());
-    const int64_t blocks = slabs * group.blocks_per_slab;
-    bytes.used += group.used_blocks * group.block_bytes;
-    bytes.free += (blocks - group.used_blocks) * group.block_bytes;
-    bytes.reserved += slabs * slab_bytes() - blocks * group.block_bytes;
+BlockRef BlockPool::Revive(int64_t offset) {
+  CHECK(IsPublished(offset)) << offset;
+  const Place place = PlaceOf(offset);
+  Slab& from = slab(place.slab);
+  from.last_use = ++use_clock_;
+  if (++from.ref_counts[static_cast<size_t>(place.block)] == 1) {
+    --from.cached;
+    ++from.used;
+    --group(from.group).cached_blocks;
+    ++group(from.group).used_blocks;
   }
-  return bytes;
+  return BlockRef(this, place.slab, place.block);
 }
 
-int64_t BlockPool::used_bytes(GroupId group_id) const {
-  const Group& group = groups_[static_cast<size_t>(group_id)];
-  return group.used_blocks * group.block_bytes;
+void BlockPool::Unpublish(int64_t offset) {
+  CHECK(IsPublished(offset)) << offset;
+  const Place place = PlaceOf(offset);
+  Slab& from = slab(place.slab);
+  from.published[static_cast<size_t>(place.block)] = 0;
+  --published_blocks_;
+  if (from.ref_counts[static_cast<size_t>(place.block)] > 0) return;
+  --from.cached;
+  --group(from.group).cached_blocks;
+  Free(place.slab, place.block);
 }
 
-void BlockPool::CheckInvariants() const {
-  const PoolBytes sum = bytes();
-  CHECK(sum.used + sum.cached + sum.free + sum.reserved == capacity_bytes())
-      << sum.used << " + " << sum.cached << " + " << sum.free << " + "
-      << sum.reserved << " != " << capacity_bytes();
-
-  std::vector<GroupId> owner(slabs_.size(), kNoGroup);
-  std::vector<int64_t> used_blocks(groups_.size(), 0);
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    for (int slab_id : groups_[g].slabs) {
-      CHECK(owner[static_cast<size_t>(slab_id)] == kNoGroup)
-          << "slab " << slab_id << " is lent twice";
-      owner[static_cast<size_t>(slab_id)] = static_cast<GroupId>(g);
-    }
-  }
-  std::vector<int> times_free(slabs_.size(), 0);
-  for (int slab_id : free_slabs_) ++times_free[static_cast<size_t>(slab_id)];
-  for (size_t s = 0; s < slabs_.size(); ++s) {
-    const Slab& slab = slabs_[s];
-    CHECK(slab.group == owner[s]) << "slab " << s;
-    CHECK(times_free[s] == (slab.group == kNoGroup ? 1 : 0)) << "slab " << s;
-    if (slab.group != kNoGroup) {
-      used_blocks[static_cast<size_t>(slab.group)] += CheckedUsedBlocks(slab);
-    }
-  }
-  for (size_t g = 0; g < groups_.size(); ++g) {
-    CHECK(used_blocks[g] == groups_[g].used_blocks) << "group " << g;
-  }
+BlockPool::Place BlockPool::PlaceOf(int64_t offset) const {
+  const auto slab_id = static_cast<int>(offset / slab_bytes());
+  const int64_t bytes = block_bytes(slab(slab_id).group);
+  CHECK(offset % slab_bytes() % bytes == 0) << offset;
+  return {slab_id, static_cast<int>(offset % slab_bytes() / bytes)};
 }
 
-int64_t BlockPool::CheckedUsedBlocks(const Slab& slab) const {
-  const Group& group = groups_[static_cast<size_t>(slab.group)];
-  const auto num_blocks = static_cast<size_t>(group.blocks_per_slab);
-  CHECK(slab.ref_counts.size() == num_blocks);
-  std::vector<int> times_free(num_blocks, 0);
-  for (int block : slab.free_blocks) ++times_free[static_cast<size_t>(block)];
-  int64_t used = 0;
-  for (size_t block = 0; block < num_blocks; ++block) {
-    const int ref_count = slab.ref_counts[block];
-    CHECK(ref_count >= 0) << "block " << block;
-    CHECK(times_free[block] == (ref_count == 0 ? 1 : 0)) << "block " << block;
-    if (ref_count > 0) ++used;
+bool BlockPool::IsPublished(int64_t offset) const {
+  if (slab(static_cast<int>(offset / slab_bytes())).group == kNone) {
+    return false;
   }
-  CHECK(used > 0) << "an empty slab has an owner";
-  return used;
+  const Place place = PlaceOf(offset);
+  return slab(place.slab).published[static_cast<size_t>(place.block)] != 0;
 }
 
 }  // namespace headcount

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/check.h"
 #include "heads/kv_geometry.h"
 
 namespace headcount {
@@ -30,6 +31,11 @@ void BlockTable::Clear() {
   blocks_.clear();
   offsets_.clear();
   num_holes_ = 0;
+}
+
+const BlockRef& BlockTable::block(int64_t entry) const {
+  CHECK(entry >= num_holes_ && entry < num_entries()) << entry;
+  return blocks_[static_cast<size_t>(entry)];
 }
 
 int64_t BlockTable::capacity_tokens() const {

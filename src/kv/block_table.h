@@ -26,6 +26,8 @@ class BlockTable {
   int64_t num_entries() const { return static_cast<int64_t>(blocks_.size()); }
   int64_t num_holes() const { return num_holes_; }
   int64_t num_blocks() const { return num_entries() - num_holes_; }  // held
+  // CHECKs that the entry is there and no hole.
+  const BlockRef& block(int64_t entry) const;
   // Tokens that the entries have room for, holes included.
   int64_t capacity_tokens() const;
   // [num_entries] byte offsets in the arena, or kHole. Valid until the table

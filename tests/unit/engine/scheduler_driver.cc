@@ -28,27 +28,34 @@ Request ScoreOf(int32_t prompt_tokens, const std::vector<int>& continuations) {
   return request;
 }
 
+SchedulerModel Made(const DriverModel& model) {
+  SchedulerModel made{.groups = {},
+                      .quota = model.quota,
+                      .max_context = model.max_context,
+                      .max_concurrent = model.max_concurrent,
+                      .max_logits_rows = model.max_logits_rows,
+                      .base = model.base,
+                      .share = model.share};
+  for (size_t i = 0; i < model.block_bytes.size(); ++i) {
+    SchedulerGroup& group = made.groups.emplace_back();
+    group.block_bytes = model.block_bytes[i];
+    if (!model.windows.empty()) group.retention.window = model.windows[i];
+  }
+  return made;
+}
+
 SchedulerDriver::SchedulerDriver(const DriverOptions& options)
     : options_(options),
       pool_({.capacity_bytes = options.slabs * options.slab_bytes,
              .slab_bytes = options.slab_bytes}) {
-  std::vector<SchedulerModel> models;
+  scheduler_.emplace(options.scheduler, &pool_);
   for (const DriverModel& model : options.models) {
-    SchedulerModel& made = models.emplace_back();
-    made.max_context = model.max_context;
-    made.max_concurrent = model.max_concurrent;
-    made.max_logits_rows = model.max_logits_rows;
-    for (size_t i = 0; i < model.block_bytes.size(); ++i) {
-      SchedulerGroup& group = made.groups.emplace_back();
-      group.id = pool_.AddGroup(model.block_bytes[i]).value();
-      if (!model.windows.empty()) group.retention.window = model.windows[i];
-    }
+    EXPECT_TRUE(scheduler_->AddModel(Made(model)).ok());
   }
-  scheduler_.emplace(options.scheduler, std::move(models), &pool_);
 }
 
 RequestId SchedulerDriver::Submit(Request request) {
-  const absl::Status fits = scheduler_->CheckFits(request);
+  const absl::Status fits = CheckFits(request);
   CHECK(fits.ok()) << fits;
   const RequestId id = next_id_++;
   for (size_t i = 0; i < request.prompt.size(); ++i) {
@@ -65,6 +72,10 @@ RequestId SchedulerDriver::Submit(Request request) {
   shadow.NextContinuation();
   events_.submitted.push_back({id, std::move(request)});
   return id;
+}
+
+absl::Status SchedulerDriver::CheckFits(const Request& request) const {
+  return headcount::CheckFits(scheduler_->limits(request.model), request);
 }
 
 RequestId SchedulerDriver::Submit(int32_t prompt_tokens, int32_t max_tokens,
@@ -92,7 +103,7 @@ StepPlan SchedulerDriver::Step() {
     ids.push_back(part.sequence->id);
     lost.push_back(LostPromptEnd(*part.sequence));
   }
-  scheduler_->Commit(plan, results);
+  scheduler_->Commit(plan, results, step_time);
   for (size_t i = 0; i < ids.size(); ++i) {
     if (results[i].end) End(ids[i], *results[i].end);
     if (lost[i] && results[i].continuation) {
@@ -190,10 +201,16 @@ void SchedulerDriver::CheckPlan(const StepPlan& plan) {
   std::map<RequestId, const Sequence*> planned;
   for (const StepPart& part : plan.parts) {
     const Sequence& sequence = *part.sequence;
-    EXPECT_EQ(sequence.model, plan.model);
+    const int base = options_.models[static_cast<size_t>(sequence.model)].base;
+    EXPECT_EQ(base < 0 ? sequence.model : base, plan.model);
     EXPECT_GT(part.num_tokens, 0);
     EXPECT_TRUE(sequence.HasRoomFor(sequence.computed + part.num_tokens));
     EXPECT_TRUE(planned.emplace(sequence.id, &sequence).second);
+    if (running_.count(sequence.id) == 0) {
+      // The prefix cache may have had some of it.
+      EXPECT_EQ(sequence.computed % kBlockTokens, 0);
+      requests_.at(sequence.id).computed = sequence.computed;
+    }
     tokens += part.num_tokens;
     rows += part.logits_rows;
   }

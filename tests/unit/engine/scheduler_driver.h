@@ -19,6 +19,9 @@ struct DriverModel {
   int32_t max_context = 1000;
   int32_t max_concurrent = 0;
   int32_t max_logits_rows = 64;
+  PoolQuota quota = {};
+  int base = -1;
+  double share = 1;
 };
 
 struct DriverOptions {
@@ -27,6 +30,8 @@ struct DriverOptions {
   SchedulerOptions scheduler = {.step_tokens = 64, .watermark = 0};
   std::vector<DriverModel> models = {DriverModel{}};
 };
+
+SchedulerModel Made(const DriverModel& model);
 
 // One model and a pool of so many of its blocks of 16 tokens.
 DriverOptions PoolOf(int64_t blocks);
@@ -39,6 +44,7 @@ class SchedulerDriver {
  public:
   explicit SchedulerDriver(const DriverOptions& options);
 
+  absl::Status CheckFits(const Request& request) const;
   // Submits with the next step. CHECKs that the request fits.
   RequestId Submit(Request request);
   RequestId Submit(int32_t prompt_tokens, int32_t max_tokens, int model = 0);
@@ -70,6 +76,7 @@ class SchedulerDriver {
   Scheduler& scheduler() { return *scheduler_; }
   const Scheduler& scheduler() const { return *scheduler_; }
   absl::Time now = absl::UnixEpoch();
+  absl::Duration step_time = absl::Milliseconds(1);  // of the device
 
  private:
   struct Shadow {

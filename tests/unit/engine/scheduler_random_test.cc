@@ -54,7 +54,7 @@ class Traffic {
 
   DriverOptions Options() {
     DriverOptions options;
-    options.slabs = Pick(2, 12);
+    options.slabs = Pick(6, 12);  // one for each group, at least
     options.scheduler.step_tokens = Pick(4, 64);
     options.scheduler.watermark = Chance(0.5) ? 0.1 : 0;
     // Block sizes unlike each other, one of them wasteful of a slab; full
@@ -91,7 +91,7 @@ class Traffic {
     if (Chance(0.3)) {
       request.deadline = driver_.now + absl::Milliseconds(Pick(0, 800));
     }
-    if (!driver_.scheduler().CheckFits(request).ok()) return;
+    if (!driver_.CheckFits(request).ok()) return;
     ids_.push_back(driver_.Submit(request));
     if (Chance(0.4)) driver_.StopAfter(ids_.back(), Pick(1, 60));
   }

@@ -190,12 +190,11 @@ TEST(SchedulerTest, RefusesAContinuationOverTheContextOrThePool) {
   DriverOptions options = PoolOf(4);
   options.models[0].max_context = 100;
   const SchedulerDriver driver(options);
-  const Scheduler& scheduler = driver.scheduler();
-  EXPECT_TRUE(scheduler.CheckFits(ScoreOf(40, {25, 2})).ok());
-  absl::Status status = scheduler.CheckFits(ScoreOf(40, {2, 26}));
+  EXPECT_TRUE(driver.CheckFits(ScoreOf(40, {25, 2})).ok());
+  absl::Status status = driver.CheckFits(ScoreOf(40, {2, 26}));
   EXPECT_THAT(status.message(), HasSubstr("prompt: a prompt of 40 tokens"));
   EXPECT_THAT(status.message(), HasSubstr("need 5 KV blocks"));
-  status = scheduler.CheckFits(ScoreOf(40, {61}));
+  status = driver.CheckFits(ScoreOf(40, {61}));
   EXPECT_THAT(status.message(), HasSubstr("at most 39 fit the context"));
 }
 
@@ -203,10 +202,9 @@ TEST(SchedulerTest, RefusesAPromptOverTheContext) {
   DriverOptions options = PoolOf(100);
   options.models[0].max_context = 32;
   SchedulerDriver driver(options);
-  const Scheduler& scheduler = driver.scheduler();
-  EXPECT_TRUE(scheduler.CheckFits(RequestOf(31, 500)).ok());
-  EXPECT_TRUE(scheduler.CheckFits(RequestOf(32, 0)).ok());
-  const absl::Status status = scheduler.CheckFits(RequestOf(32, 1));
+  EXPECT_TRUE(driver.CheckFits(RequestOf(31, 500)).ok());
+  EXPECT_TRUE(driver.CheckFits(RequestOf(32, 0)).ok());
+  const absl::Status status = driver.CheckFits(RequestOf(32, 1));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("prompt: 32 tokens"));
   EXPECT_THAT(status.message(), HasSubstr("at most 31"));
@@ -218,9 +216,8 @@ TEST(SchedulerTest, RefusesAPromptOverTheContext) {
 
 TEST(SchedulerTest, RefusesWhatAnEmptyPoolCannotHold) {
   SchedulerDriver driver(PoolOf(4));
-  const Scheduler& scheduler = driver.scheduler();
-  EXPECT_EQ(scheduler.PoolTokens(0), 64);
-  const absl::Status status = scheduler.CheckFits(RequestOf(30, 36));
+  EXPECT_EQ(driver.scheduler().limits(0).pool_tokens(), 64);
+  const absl::Status status = driver.CheckFits(RequestOf(30, 36));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("need 5 KV blocks"));
   EXPECT_THAT(status.message(), HasSubstr("has 4 available (64 tokens)"));
@@ -233,7 +230,7 @@ TEST(SchedulerTest, AllGroupsOfASequenceMustFitTogether) {
   DriverOptions options{.slabs = 3, .slab_bytes = 4096};
   options.models[0].block_bytes = {1024, 2048};  // 4 and 2 to a slab
   SchedulerDriver driver(options);
-  EXPECT_EQ(driver.scheduler().PoolTokens(0), 4 * 16);
+  EXPECT_EQ(driver.scheduler().limits(0).pool_tokens(), 4 * 16);
   driver.Submit(4 * 16, 1);
   driver.RunDry();
 }

@@ -136,14 +136,14 @@ TEST(SchedulerWindowTest, AReservationIsWhatASequenceCanHoldAtOnce) {
 
 TEST(SchedulerWindowTest, RefusesWhatAnEmptyPoolCannotHoldAtOnce) {
   SchedulerDriver enough(WindowedPoolOf(kPromptBlocks));
-  EXPECT_TRUE(enough.scheduler().CheckFits(RequestOf(15000, 5000)).ok());
+  EXPECT_TRUE(enough.CheckFits(RequestOf(15000, 5000)).ok());
   enough.Submit(1000, 10);
   enough.RunDry();
 
   SchedulerDriver small(WindowedPoolOf(kPromptBlocks - 1));
-  EXPECT_EQ(small.scheduler().PoolTokens(0), 11 * 16);
-  EXPECT_TRUE(small.scheduler().CheckFits(RequestOf(11 * 16, 1)).ok());
-  const absl::Status status = small.scheduler().CheckFits(RequestOf(5000, 9));
+  EXPECT_EQ(small.scheduler().limits(0).pool_tokens(), 11 * 16);
+  EXPECT_TRUE(small.CheckFits(RequestOf(11 * 16, 1)).ok());
+  const absl::Status status = small.CheckFits(RequestOf(5000, 9));
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("need 12 KV blocks"));
   EXPECT_THAT(status.message(), HasSubstr("has 11 available (176 tokens)"));
@@ -153,13 +153,11 @@ TEST(SchedulerWindowTest, RefusesWhatAnEmptyPoolCannotHoldAtOnce) {
   options.models[0].block_bytes = {1024, 1024};
   options.models[0].windows = {0, 20};  // 7 blocks at once
   SchedulerDriver both(options);
-  EXPECT_EQ(both.scheduler().PoolTokens(0), 13 * 16);
+  EXPECT_EQ(both.scheduler().limits(0).pool_tokens(), 13 * 16);
   both.Submit(13 * 16, 1);
   both.RunDry();
-  EXPECT_THAT(
-      std::string(
-          both.scheduler().CheckFits(RequestOf(13 * 16 + 1, 1)).message()),
-      HasSubstr("need 14 KV blocks"));
+  EXPECT_THAT(std::string(both.CheckFits(RequestOf(13 * 16 + 1, 1)).message()),
+              HasSubstr("need 14 KV blocks"));
 }
 
 }  // namespace

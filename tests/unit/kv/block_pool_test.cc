@@ -9,6 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/kv/group_of.h"
 
 namespace headcount {
 namespace {
@@ -23,7 +24,7 @@ int64_t SumOf(const PoolBytes& bytes) {
 
 TEST(BlockPool, LendsAllBlocksOrNone) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   EXPECT_EQ(pool.TotalBlocks(group), 16);
   std::vector<BlockRef> blocks = pool.Allocate(group, 15);
   EXPECT_THAT(blocks, SizeIs(15));
@@ -37,7 +38,7 @@ TEST(BlockPool, LendsAllBlocksOrNone) {
 
 TEST(BlockPool, CountsSharedBlocksOnceAndFreesThemWithTheLastHolder) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   BlockRef first = std::move(pool.Allocate(group, 1)[0]);
   BlockRef second = first.Share();
   EXPECT_EQ(first.ref_count(), 2);
@@ -59,8 +60,8 @@ TEST(BlockPool, CountsSharedBlocksOnceAndFreesThemWithTheLastHolder) {
 
 TEST(BlockPool, GivesEmptySlabsToTheGroupThatNeedsThem) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId small = *pool.AddGroup(256);
-  const GroupId large = *pool.AddGroup(700);  // one to a slab
+  const GroupId small = GroupOf(&pool, 256);
+  const GroupId large = GroupOf(&pool, 700);  // one to a slab
   std::vector<BlockRef> blocks = pool.Allocate(small, 16);
   EXPECT_EQ(pool.AvailableBlocks(large), 0);
   EXPECT_THAT(pool.Allocate(large, 1), IsEmpty());
@@ -75,7 +76,7 @@ TEST(BlockPool, GivesEmptySlabsToTheGroupThatNeedsThem) {
 
 TEST(BlockPool, FillsTheFullestSlabFirst) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   std::vector<BlockRef> blocks = pool.Allocate(group, 12);  // three slabs
   // Slab 0 keeps one block, slab 1 three, slab 2 two.
   for (size_t i : {1u, 2u, 3u, 7u, 8u, 9u}) blocks[i].Reset();
@@ -89,23 +90,148 @@ TEST(BlockPool, FillsTheFullestSlabFirst) {
 
 TEST(BlockPool, RefusesABlockLargerThanASlab) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const absl::StatusOr<GroupId> group = pool.AddGroup(1025);
-  EXPECT_EQ(group.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(group.status().message()),
+  const absl::Status status = pool.AddModel({}, {1025}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
               HasSubstr("1025 bytes, but a slab of the pool only 1024"));
-  EXPECT_TRUE(pool.AddGroup(1024).ok());
+  EXPECT_TRUE(pool.AddModel({}, {1024}).ok());
 }
 
 TEST(BlockPool, CountsTheEndOfTheArenaAsReserved) {
-  BlockPool pool({.capacity_bytes = 4100, .slab_bytes = 1024});
+  const BlockPool pool({.capacity_bytes = 4100, .slab_bytes = 1024});
   EXPECT_EQ(pool.bytes().reserved, 4);
   EXPECT_EQ(pool.bytes().free, 4096);
-  BlockPool empty({.capacity_bytes = 1000, .slab_bytes = 1024});
-  const GroupId group = *empty.AddGroup(10);
-  EXPECT_EQ(empty.TotalBlocks(group), 0);
-  EXPECT_THAT(empty.Allocate(group, 1), IsEmpty());
+  const BlockPool empty({.capacity_bytes = 1000, .slab_bytes = 1024});
   EXPECT_EQ(empty.bytes().reserved, 1000);
   empty.CheckInvariants();
+}
+
+TEST(BlockPool, EveryGroupNeedsASlab) {
+  BlockPool pool({.capacity_bytes = 3 * 1024, .slab_bytes = 1024});
+  const PoolModel two = pool.AddModel({}, {100, 200}).value();
+  const absl::Status status = pool.AddModel({}, {100, 200}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("has 3 slabs of 1024 bytes, but the models together "
+                        "need 4"));
+  pool.RemoveModel(two);
+  EXPECT_TRUE(pool.AddModel({}, {100, 200}).ok());
+}
+
+TEST(BlockPool, FloorsMayNotBeMoreThanThePool) {
+  BlockPool pool({.capacity_bytes = 8 * 1024, .slab_bytes = 1024});
+  ASSERT_TRUE(pool.AddModel({.floor_bytes = 4097}, {100}).ok());
+  const absl::Status status =
+      pool.AddModel({.floor_bytes = 3 * 1024 + 1}, {100}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("8 slabs of 1024 bytes, but the models together need "
+                        "9"));
+  EXPECT_TRUE(pool.AddModel({.floor_bytes = 3 * 1024}, {100}).ok());
+  EXPECT_EQ(pool.AddModel({.floor_bytes = 2048, .ceiling_bytes = 2047}, {100})
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(BlockPool, ACeilingIsNeverPassed) {
+  BlockPool pool({.capacity_bytes = 8 * 1024, .slab_bytes = 1024});
+  const GroupId group = pool.AddModel({.ceiling_bytes = 3 * 1024 + 1000}, {512})
+                            .value()
+                            .groups[0];
+  EXPECT_EQ(pool.TotalBlocks(group), 6);
+  EXPECT_EQ(pool.AvailableBlocks(group), 6);
+  EXPECT_THAT(pool.Allocate(group, 7), IsEmpty());
+  const std::vector<BlockRef> blocks = pool.Allocate(group, 6);
+  EXPECT_THAT(blocks, SizeIs(6));
+  EXPECT_EQ(pool.AvailableBlocks(group), 0);
+  EXPECT_TRUE(pool.AtCeiling(0));
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, FloorsOfOthersAreNotForGood) {
+  BlockPool pool({.capacity_bytes = 8 * 1024, .slab_bytes = 1024});
+  const PoolModel floor =
+      pool.AddModel({.floor_bytes = 3 * 1024}, {512}).value();
+  const GroupId other = GroupOf(&pool, 1024);
+  EXPECT_EQ(pool.TotalBlocks(other), 5) << "what can be counted on";
+  EXPECT_EQ(pool.AvailableBlocks(other), 8) << "what can be borrowed";
+  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 6);
+  const std::vector<BlockRef> mine = pool.Allocate(floor.groups[0], 3);
+  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 3);
+  EXPECT_TRUE(pool.BelowFloor(floor.id));
+  EXPECT_FALSE(pool.OverFloor(floor.id));
+  const std::vector<BlockRef> more = pool.Allocate(floor.groups[0], 4);
+  EXPECT_TRUE(pool.OverFloor(floor.id));
+  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 0);
+  EXPECT_EQ(pool.FloorBlocks(other), 0) << "it has no floor";
+}
+
+TEST(BlockPool, APublishedBlockIsCachedWhenNobodyHoldsIt) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = GroupOf(&pool, 256);
+  std::vector<BlockRef> blocks = pool.Allocate(group, 3);
+  const int64_t offset = blocks[1].offset();
+  pool.Publish(blocks[1]);
+  EXPECT_EQ(pool.bytes().cached, 0);
+  blocks.clear();
+  EXPECT_EQ(pool.bytes().used, 0);
+  EXPECT_EQ(pool.bytes().cached, 256);
+  EXPECT_EQ(pool.bytes().fragmented, 768);
+  EXPECT_EQ(pool.AvailableBlocks(group), 15);
+  EXPECT_EQ(pool.ReachableBlocks(group), 16);
+  pool.CheckInvariants();
+  {
+    const BlockRef revived = pool.Revive(offset);
+    EXPECT_EQ(revived.offset(), offset);
+    EXPECT_EQ(pool.bytes().used, 256);
+    EXPECT_EQ(pool.ReachableBlocks(group), 15);
+    pool.CheckInvariants();
+  }
+  pool.Unpublish(offset);
+  EXPECT_EQ(pool.bytes().free, 4096);
+  EXPECT_EQ(pool.bytes().fragmented, 0) << "the slab went back";
+  pool.CheckInvariants();
+}
+
+TEST(BlockPool, EvictsIdleSlabsFirstAndThenTheEmptiest) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = GroupOf(&pool, 256);
+  std::vector<BlockRef> blocks = pool.Allocate(group, 12);  // slabs 0, 1, 2
+  for (const size_t i : {0u, 1u, 4u, 5u, 6u, 8u, 9u, 10u, 11u}) {
+    pool.Publish(blocks[i]);
+  }
+  blocks[0].Reset();  // slab 0: one cached, three used
+  for (const size_t i : {4u, 5u, 6u}) blocks[i].Reset();  // slab 1: one used
+  EXPECT_EQ(pool.EvictionChoice(group, 2), (std::vector<int64_t>{1536, 1280}))
+      << "of the emptiest slab, the last ones";
+  for (const size_t i : {8u, 9u, 10u, 11u}) blocks[i].Reset();
+  EXPECT_EQ(pool.EvictionChoice(group, 1), (std::vector<int64_t>{2816}))
+      << "of the idle slab";
+}
+
+TEST(BlockPool, TakesCachedSlabsOnlyFromModelsOverTheirFloor) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const PoolModel owner = pool.AddModel({.floor_bytes = 2048}, {512}).value();
+  const GroupId taker = GroupOf(&pool, 1024);
+  std::vector<BlockRef> blocks = pool.Allocate(owner.groups[0], 8);
+  for (const BlockRef& block : blocks) pool.Publish(block);
+  blocks.clear();
+  EXPECT_EQ(pool.bytes().cached, 4096);
+  EXPECT_EQ(pool.AvailableBlocks(taker), 0);
+  EXPECT_EQ(pool.ReachableBlocks(taker), 2);
+  for (int slab = 0; slab < 2; ++slab) {
+    const std::vector<int64_t> choice = pool.EvictionChoice(taker, 1);
+    EXPECT_EQ(choice, (std::vector<int64_t>{slab * 1024 + 512, slab * 1024}))
+        << "the whole slab, least recently used first";
+    for (const int64_t offset : choice) pool.Unpublish(offset);
+  }
+  EXPECT_THAT(pool.EvictionChoice(taker, 1), IsEmpty());
+  EXPECT_EQ(pool.AvailableBlocks(taker), 2);
+  EXPECT_EQ(pool.EvictionChoice(owner.groups[0], 1),
+            (std::vector<int64_t>{2560}))
+      << "its own are always its own";
+  pool.CheckInvariants();
 }
 
 TEST(BlockPoolDeathTest, MustOutliveItsBlocks) {
@@ -113,7 +239,7 @@ TEST(BlockPoolDeathTest, MustOutliveItsBlocks) {
       {
         std::vector<BlockRef> blocks;
         BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-        const GroupId group = *pool.AddGroup(256);
+        const GroupId group = GroupOf(&pool, 256);
         blocks = pool.Allocate(group, 1);
       },
       "1 blocks outlive their pool");
@@ -177,7 +303,7 @@ TEST(BlockPool, AgreesWithANaiveModelOverRandomUse) {
     BlockPool pool({.capacity_bytes = NaivePool::kCapacity,
                     .slab_bytes = NaivePool::kSlab});
     const int64_t sizes[] = {384, 1300, 4096};
-    for (int64_t size : sizes) ASSERT_TRUE(pool.AddGroup(size).ok());
+    for (int64_t size : sizes) GroupOf(&pool, size);
     std::vector<BlockRef> held;
     for (int step = 0; step < 1000; ++step) {
       const uint32_t action = random() % 8;

@@ -4,6 +4,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/unit/kv/group_of.h"
 
 namespace headcount {
 namespace {
@@ -13,7 +14,7 @@ using ::testing::IsEmpty;
 
 TEST(BlockTable, KeepsTheOrderOfItsBlocksAndFreesThemAll) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   {
     BlockTable table;
     EXPECT_EQ(table.capacity_tokens(), 0);
@@ -39,7 +40,7 @@ constexpr int64_t kHole = BlockTable::kHole;
 
 TEST(BlockTable, GivesBackWhatAWindowHasLeftBehind) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   BlockTable table;
   table.Append(pool.Allocate(group, 4));
   EXPECT_THAT(table.offsets(), ElementsAre(0, 256, 512, 768));
@@ -69,7 +70,7 @@ TEST(BlockTable, GivesBackWhatAWindowHasLeftBehind) {
 
 TEST(BlockTable, ReusesWhatAWindowHasLeftBehindForLaterTokens) {
   BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
-  const GroupId group = *pool.AddGroup(256);
+  const GroupId group = GroupOf(&pool, 256);
   BlockTable table;
   table.Append(pool.Allocate(group, 3));
   table.Slide(16, 65);

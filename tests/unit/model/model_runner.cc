@@ -24,9 +24,11 @@ ModelRunner::ModelRunner(Backend* backend, const ModelRunnerOptions& options)
       KvGeometry::BlocksFor(options.pool_tokens) * block_bytes + slab_bytes;
   pool_ = std::make_unique<BlockPool>(
       BlockPoolOptions{.capacity_bytes = capacity, .slab_bytes = slab_bytes});
+  std::vector<int64_t> sizes;
   for (const KvGeometry& geometry : model_->geometries()) {
-    groups_.push_back(*pool_->AddGroup(geometry.block_bytes()));
+    sizes.push_back(geometry.block_bytes());
   }
+  groups_ = pool_->AddModel({}, sizes).value().groups;
   arena_ = *backend->Allocate(capacity);
 }
 

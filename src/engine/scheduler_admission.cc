@@ -1,0 +1,173 @@
+// Who is let in, and what the prefix cache spares it.
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "engine/scheduler.h"
+#include "heads/kv_geometry.h"
+
+namespace headcount {
+
+void Scheduler::AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan) {
+  while (static_cast<int32_t>(lane->running.size()) < lane->max_running &&
+         budget->tokens > 0 && budget->rows > 0) {
+    Sequence* const sequence = NextWaiting(*lane);
+    if (sequence == nullptr) return;
+    if (Admit(sequence)) {
+      AddPart(*sequence, budget, plan);
+    } else {
+      StateOf(*sequence).short_of_blocks = true;
+    }
+  }
+}
+
+// Of all models of the lane that may run one more: by priority, then age. Null
+// if there is none, or none that was not refused in this step.
+Sequence* Scheduler::NextWaiting(const Lane& lane) const {
+  Sequence* next = nullptr;
+  for (const int model : lane.models) {
+    const ModelState& its_model = state(model);
+    const int32_t most = its_model.model.max_concurrent;
+    if (its_model.short_of_blocks) continue;
+    if (most > 0 && its_model.running >= most) continue;
+    Sequence* const first = its_model.waiting.Next();
+    if (first == nullptr) continue;
+    if (next == nullptr || first->priority > next->priority ||
+        (first->priority == next->priority && first->id < next->id)) {
+      next = first;
+    }
+  }
+  return next;
+}
+
+bool Scheduler::Admit(Sequence* sequence) {
+  Reuse(sequence);
+  // Its model's floor is its own, whoever else waits.
+  if (!WithinFloor(*sequence) &&
+      (OlderIsShortOfBlocks(*sequence) ||
+       (BelowWatermark(*sequence) && !NothingRuns()))) {
+    ReleaseBlocks(sequence);
+    return false;
+  }
+  if (!Allocate(sequence, TokensToAdmit(*sequence))) {
+    ReleaseBlocks(sequence);
+    return false;
+  }
+  ModelState& its_model = StateOf(*sequence);
+  its_model.waiting.Erase(sequence);
+  ++its_model.running;
+  lane(its_model.lane).running.emplace(sequence->id, sequence);
+  waiting_tokens_ -= sequence->length();
+  waiting_bytes_ -= sequence->bytes;
+  if (!std::exchange(sequence->admitted, true)) CountAdmission(sequence);
+  return true;
+}
+
+// Takes what the prefix cache has of the sequence's first tokens.
+void Scheduler::Reuse(Sequence* sequence) {
+  if (!sequence->shares_prefix) return;
+  const ModelState& its_model = StateOf(*sequence);
+  int64_t blocks = sequence->reusable_tokens() / kBlockTokens;
+  ExtendHashes(sequence, blocks);
+  std::vector<std::vector<BlockRef>> found;
+  for (const GroupId group : its_model.pool.groups) {
+    found.push_back(
+        cache_.Match(group, absl::MakeConstSpan(sequence->hashes)
+                                .first(static_cast<size_t>(blocks))));
+    blocks = static_cast<int64_t>(found.back().size());
+  }
+  for (size_t i = 0; i < found.size(); ++i) {
+    found[i].resize(static_cast<size_t>(blocks));
+    sequence->tables[i].Append(std::move(found[i]));
+  }
+  sequence->computed = static_cast<int32_t>(blocks * kBlockTokens);
+  sequence->published_blocks = blocks;
+}
+
+void Scheduler::CountAdmission(Sequence* sequence) {
+  ModelState& its_model = StateOf(*sequence);
+  its_model.waiting.Charge(*sequence, sequence->length());
+  if (!sequence->shares_prefix) return;
+  sequence->cached_tokens = sequence->computed;
+  its_model.prefix_tokens += static_cast<uint64_t>(sequence->prompt_tokens);
+  its_model.prefix_hit_tokens += static_cast<uint64_t>(sequence->computed);
+}
+
+// Lets others find the blocks that are full and computed by now.
+void Scheduler::Publish(Sequence* sequence) {
+  if (!sequence->shares_prefix) return;
+  const ModelState& its_model = StateOf(*sequence);
+  const int64_t blocks = sequence->lasting_tokens() / kBlockTokens;
+  ExtendHashes(sequence, blocks);
+  for (int64_t i = sequence->published_blocks; i < blocks; ++i) {
+    for (size_t g = 0; g < sequence->tables.size(); ++g) {
+      cache_.Publish(its_model.pool.groups[g],
+                     sequence->hashes[static_cast<size_t>(i)],
+                     sequence->tables[g].block(i));
+    }
+  }
+  sequence->published_blocks = std::max(sequence->published_blocks, blocks);
+}
+
+void Scheduler::ExtendHashes(Sequence* sequence, int64_t blocks) {
+  std::vector<BlockHash>& hashes = sequence->hashes;
+  while (static_cast<int64_t>(hashes.size()) < blocks) {
+    const BlockHash previous =
+        hashes.empty()
+            ? hasher_.Root(absl::StrCat(sequence->tenant, std::string(1, '\0'),
+                                        sequence->cache_salt))
+            : hashes.back();
+    hashes.push_back(hasher_.Next(
+        previous, absl::MakeConstSpan(sequence->tokens)
+                      .subspan(hashes.size() * kBlockTokens, kBlockTokens)));
+  }
+}
+
+bool Scheduler::OlderIsShortOfBlocks(const Sequence& sequence) const {
+  return std::any_of(models_.begin(), models_.end(), [&](const auto& other) {
+    if (other == nullptr || !other->short_of_blocks) return false;
+    const Sequence* const first = other->waiting.Next();
+    return first != nullptr && first->id < sequence.id;
+  });
+}
+
+// Whether admission would leave less than the watermark.
+bool Scheduler::BelowWatermark(const Sequence& sequence) const {
+  const std::vector<GroupId>& groups = StateOf(sequence).pool.groups;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto total = static_cast<double>(pool_->TotalBlocks(groups[i]));
+    const int64_t left = pool_->ReachableBlocks(groups[i]) -
+                         MissingBlocks(sequence, i, TokensToAdmit(sequence));
+    if (static_cast<double>(left) < std::ceil(options_.watermark * total)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Whether its model stays within its floor when it is admitted.
+bool Scheduler::WithinFloor(const Sequence& sequence) const {
+  const std::vector<GroupId>& groups = StateOf(sequence).pool.groups;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (pool_->FloorBlocks(groups[i]) <
+        MissingBlocks(sequence, i, TokensToAdmit(sequence))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Scheduler::NothingRuns() const {
+  return std::all_of(lanes_.begin(), lanes_.end(), [](const auto& lane) {
+    return lane == nullptr || lane->running.empty();
+  });
+}
+
+int32_t Scheduler::TokensToAdmit(const Sequence& sequence) const {
+  return sequence.preemptions >= kMaxPreemptions ? sequence.max_kv_tokens
+                                                 : sequence.length();
+}
+
+}  // namespace headcount

@@ -1,0 +1,161 @@
+// The blocks of sequences: how they get them, lose them to others, and give
+// back what has left a window.
+#include <algorithm>
+
+#include "base/check.h"
+#include "engine/scheduler.h"
+#include "heads/kv_geometry.h"
+
+namespace headcount {
+
+// Gives the sequence blocks for `num_tokens`, or as many of them as it may hold
+// at once; or leaves it as it is.
+bool Scheduler::Allocate(Sequence* sequence, int32_t num_tokens) {
+  if (HasBlocksFor(*sequence, num_tokens)) return true;
+  const std::vector<GroupId>& groups = StateOf(*sequence).pool.groups;
+  std::vector<std::vector<BlockRef>> blocks;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const int64_t missing = MissingBlocks(*sequence, i, num_tokens);
+    if (!cache_.MakeRoom(groups[i], missing)) return false;
+    blocks.push_back(pool_->Allocate(groups[i], static_cast<int>(missing)));
+    CHECK(static_cast<int64_t>(blocks.back().size()) == missing) << missing;
+  }
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    sequence->tables[i].Append(std::move(blocks[i]));
+  }
+  return true;
+}
+
+int64_t Scheduler::MissingBlocks(const Sequence& sequence, size_t group,
+                                 int32_t num_tokens) const {
+  const BlockTable& table = sequence.tables[group];
+  const int64_t missing =
+      KvGeometry::BlocksFor(num_tokens) - table.num_entries();
+  return std::clamp<int64_t>(
+      missing, 0,
+      StateOf(sequence).limits.most_blocks[group] - table.num_blocks());
+}
+
+bool Scheduler::HasBlocksFor(const Sequence& sequence,
+                             int32_t num_tokens) const {
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    if (MissingBlocks(sequence, i, num_tokens) > 0) return false;
+  }
+  return true;
+}
+
+// Preempts what has borrowed from the floor that the sequence needs.
+void Scheduler::TakeBackFloor(const Sequence& waiting) {
+  const std::vector<GroupId>& groups = StateOf(waiting).pool.groups;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const int64_t needed = MissingBlocks(waiting, i, TokensToAdmit(waiting));
+    while (pool_->ReachableBlocks(groups[i]) <
+           std::min(needed, pool_->FloorBlocks(groups[i]))) {
+      Sequence* const victim = VictimFor(waiting.model, /*own_too=*/false);
+      if (victim == nullptr) return;
+      Preempt(victim);
+    }
+  }
+}
+
+// Whom to preempt so that a running sequence of the model can go on, or null.
+Sequence* Scheduler::VictimFor(int model) const {
+  if (pool_->BelowFloor(state(model).pool.id)) {
+    Sequence* const borrower = VictimFor(model, /*own_too=*/false);
+    if (borrower != nullptr) return borrower;
+  }
+  return VictimFor(model, /*own_too=*/true);
+}
+
+// The newest of the lowest priority that runs, holds blocks which the model can
+// have, and may be preempted.
+Sequence* Scheduler::VictimFor(int model, bool own_too) const {
+  const PoolModelId taker = state(model).pool.id;
+  const Sequence* oldest = nullptr;
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr || lane->running.empty()) continue;
+    const Sequence* const first = lane->running.begin()->second;
+    if (oldest == nullptr || first->id < oldest->id) oldest = first;
+  }
+  Sequence* victim = nullptr;
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr) continue;
+    for (const auto& [id, sequence] : lane->running) {
+      if (sequence == oldest || sequence->tables.empty()) continue;
+      if (sequence->preemptions >= kMaxPreemptions) continue;
+      const PoolModelId holder = StateOf(*sequence).pool.id;
+      if (holder == taker
+              ? !own_too
+              : pool_->AtCeiling(taker) || !pool_->OverFloor(holder)) {
+        continue;
+      }
+      if (victim == nullptr || sequence->priority < victim->priority ||
+          (sequence->priority == victim->priority && id > victim->id)) {
+        victim = sequence;
+      }
+    }
+  }
+  return victim;
+}
+
+void Scheduler::Preempt(Sequence* sequence) {
+  ++sequence->preemptions;
+  ++preemptions_;
+  ++StateOf(*sequence).preemptions;
+  Requeue(sequence);
+}
+
+void Scheduler::Requeue(Sequence* sequence) {
+  ModelState& its_model = StateOf(*sequence);
+  ReleaseBlocks(sequence);
+  lane(its_model.lane).running.erase(sequence->id);
+  --its_model.running;
+  its_model.waiting.Push(sequence);
+  waiting_tokens_ += sequence->length();
+  waiting_bytes_ += sequence->bytes;
+}
+
+void Scheduler::ReleaseBlocks(Sequence* sequence) {
+  for (BlockTable& table : sequence->tables) table.Clear();
+  sequence->computed = 0;
+  sequence->published_blocks = 0;
+}
+
+bool Scheduler::HoldsWindows(const Sequence& sequence) const {
+  const SchedulerModel& model = StateOf(sequence).model;
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    const Retention& retention = model.groups[i].retention;
+    if (retention.full()) continue;
+    if (sequence.tables[i].num_holes() * kBlockTokens >
+        retention.FirstSeen(sequence.computed)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Gives back what the sequence's next token does not see.
+void Scheduler::SlideWindows(Sequence* sequence) {
+  const SchedulerModel& model = StateOf(*sequence).model;
+  for (size_t i = 0; i < sequence->tables.size(); ++i) {
+    const Retention& retention = model.groups[i].retention;
+    if (retention.full()) continue;
+    sequence->tables[i].Slide(retention.FirstSeen(sequence->computed),
+                              TokensToAdmit(*sequence));
+  }
+}
+
+int64_t Scheduler::TokensHeld(const Sequence& sequence) const {
+  const SchedulerModel& model = StateOf(sequence).model;
+  int64_t all_bytes = 0;
+  int64_t held = 0;
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    const int64_t bytes = model.groups[i].block_bytes;
+    const int64_t given_back = sequence.tables[i].num_holes() * kBlockTokens;
+    all_bytes += bytes;
+    held += bytes * (sequence.computed - given_back);
+  }
+  return all_bytes == 0 ? sequence.computed : held / all_bytes;
+}
+
+}  // namespace headcount
