@@ -61,10 +61,34 @@ void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
                            "Requests that wait, over all models.")
           .Add({}, static_cast<double>(all_waiting))
           .Build());
-  families->push_back(
+}
+
+// What each model found in the prefix cache, and lost to others.
+void AddSharing(const EngineSnapshot& snapshot, const ModelTable& models,
+                Families* families) {
+  auto preemptions =
       FamilyBuilder::Counter("headcount_preemptions_total",
-                             "Running sequences put back into the queue.")
-          .Add({}, static_cast<double>(snapshot.preemptions))
+                             "Running sequences put back into the queue.");
+  auto looked_up = FamilyBuilder::Counter(
+      "headcount_prefix_lookup_tokens_total",
+      "Prompt tokens of admitted requests that may use the prefix cache.");
+  auto cached = FamilyBuilder::Counter(
+      "headcount_cached_prompt_tokens_total",
+      "Of those, tokens found there and not computed again.");
+  for (size_t i = 0; i < snapshot.models.size(); ++i) {
+    const EngineSnapshot::PerModel& model = snapshot.models[i];
+    const MetricLabels labels = {{"model", models.served()[i].name}};
+    preemptions.Add(labels, static_cast<double>(model.preemptions));
+    looked_up.Add(labels, static_cast<double>(model.prefix_tokens));
+    cached.Add(labels, static_cast<double>(model.prefix_hit_tokens));
+  }
+  families->push_back(preemptions.Build());
+  families->push_back(looked_up.Build());
+  families->push_back(cached.Build());
+  families->push_back(
+      FamilyBuilder::Counter("headcount_kv_block_evictions_total",
+                             "Blocks that the prefix cache lost to others.")
+          .Add({}, static_cast<double>(snapshot.prefix_evictions))
           .Build());
 }
 
@@ -95,6 +119,12 @@ void AddPool(const EngineSnapshot& snapshot, const std::string& device,
               static_cast<double>(value));
   }
   families->push_back(bytes.Build());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_kv_pool_fragmented_bytes",
+                           "Free bytes in slabs lent to a model, which no "
+                           "other can have.")
+          .Add({{"device", device}}, static_cast<double>(pool.fragmented))
+          .Build());
   families->push_back(FamilyBuilder::Gauge("headcount_kv_pool_usage_ratio",
                                            "Used part of what can hold blocks.")
                           .Add({{"device", device}}, UsageRatio(pool))
@@ -110,6 +140,11 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
            const std::string& device, Families* families) {
   auto bytes = FamilyBuilder::Gauge("headcount_kv_bytes",
                                     "KV cache in blocks of a model.");
+  auto lent = FamilyBuilder::Gauge("headcount_kv_lent_bytes",
+                                   "Slabs of the pool lent to a model.");
+  auto floor = FamilyBuilder::Gauge(
+      "headcount_kv_floor_bytes",
+      "What of the pool a model can count on (kv_cache.quota.min).");
   auto per_token = FamilyBuilder::Gauge(
       "headcount_kv_bytes_per_token", "KV cache of one token, after pruning.");
   auto saved = FamilyBuilder::Gauge(
@@ -124,13 +159,19 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
     const auto dense = static_cast<double>(model.kv_bytes_per_token_unpruned());
     const auto tokens = static_cast<double>(now.kv_tokens);
     bytes.Add({{"model", model.name()}, {"device", device}},
-              static_cast<double>(now.kv_bytes));
+              static_cast<double>(now.kv.used));
+    lent.Add({{"model", model.name()}, {"device", device}},
+             static_cast<double>(now.kv.lent));
+    floor.Add({{"model", model.name()}, {"device", device}},
+              static_cast<double>(now.kv.floor));
     per_token.Add({{"model", model.name()}}, kept);
     saved.Add({{"model", model.name()}}, (dense - kept) * tokens);
-    block_bytes += now.kv_bytes;
+    block_bytes += now.kv.used;
     token_bytes += kept * tokens;
   }
   families->push_back(bytes.Build());
+  families->push_back(lent.Build());
+  families->push_back(floor.Build());
   families->push_back(per_token.Build());
   families->push_back(saved.Build());
   const double fragmentation =
@@ -223,6 +264,7 @@ Families SnapshotFamilies(const EngineSnapshot& snapshot,
   Families families;
   AddServer(state, &families);
   AddRequests(snapshot, models, &families);
+  AddSharing(snapshot, models, &families);
   AddPool(snapshot, device, &families);
   AddKv(snapshot, models, device, &families);
   AddCacheInfo(snapshot, models, device, &families);

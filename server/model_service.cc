@@ -53,7 +53,7 @@ v1::Model ModelService::Describe(const ServedModel& model,
                             : v1::Model::STATE_READY);
   const EngineSnapshot::PerModel& now =
       snapshot.models[static_cast<size_t>(model.index)];
-  description.set_kv_bytes_used(now.kv_bytes);
+  description.set_kv_bytes_used(now.kv.used);
   description.set_requests_running(now.running);
   description.set_requests_waiting(now.waiting);
   return description;

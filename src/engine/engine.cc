@@ -294,7 +294,8 @@ std::vector<SequenceLimits> EngineImpl::Limits() const {
 }
 
 QueueLimits EngineImpl::MakeQueueLimits(const EngineOptions& options) const {
-  QueueLimits limits{options.max_queued_requests, options.max_queued_tokens};
+  QueueLimits limits{options.max_queued_requests, options.max_queued_tokens,
+                     options.max_queued_bytes};
   if (limits.tokens > 0) return limits;
   for (const SequenceLimits& model : limits_) {
     limits.tokens = std::max(limits.tokens, kQueuedPools * model.pool_tokens());
@@ -309,13 +310,18 @@ EngineSnapshot EngineImpl::Counts() const {
     EngineSnapshot::PerModel& model = counts.models.emplace_back();
     model.running = stats.models[i].running;
     model.waiting = stats.models[i].waiting;
+    model.kv = stats.models[i].pool;
     model.kv_tokens = stats.models[i].kv_tokens;
-    model.kv_bytes = stats.models[i].pool.used;
+    model.prefix_tokens = stats.models[i].prefix_tokens;
+    model.prefix_hit_tokens = stats.models[i].prefix_hit_tokens;
+    model.preemptions = stats.models[i].preemptions;
   }
   counts.pool = pool_->bytes();
   counts.pool_capacity = pool_->capacity_bytes();
   counts.queued_tokens = stats.waiting_tokens;
+  counts.queued_bytes = stats.waiting_bytes;
   counts.preemptions = stats.preemptions;
+  counts.prefix_evictions = stats.evictions;
   return counts;
 }
 

@@ -28,10 +28,11 @@ struct EngineOptions {
   int64_t kv_pool_bytes = int64_t{1} << 30;
   // Tokens that one step may compute (prompt chunks and decode together).
   int32_t step_tokens = 256;
-  // Waiting requests and their prompt tokens, over all models; what is over is
-  // refused. 0 tokens: four times what the pool can hold.
+  // Waiting requests, their prompt tokens and their memory, over all models;
+  // what is over is refused. 0 tokens: four times what the pool can hold.
   int32_t max_queued_requests = 1024;
   int64_t max_queued_tokens = 0;
+  int64_t max_queued_bytes = int64_t{64} << 20;
   // Part of the pool kept free when a waiting request is admitted.
   double watermark = 0.01;
   // Keep the KV of finished and preempted sequences, while there is room, for
@@ -57,16 +58,22 @@ struct EngineSnapshot {
   struct PerModel {
     int32_t running = 0;
     int32_t waiting = 0;
-    int64_t kv_bytes = 0;   // in blocks that its sequences hold
-    int64_t kv_tokens = 0;  // in them; see SchedulerStats
+    PoolModelBytes kv;      // of the pool
+    int64_t kv_tokens = 0;  // in blocks that its sequences hold
+    // Prompt tokens looked for in the prefix cache, and found.
+    uint64_t prefix_tokens = 0;
+    uint64_t prefix_hit_tokens = 0;
+    uint64_t preemptions = 0;
   };
   std::vector<PerModel> models;  // in the order of Create
   PoolBytes pool;
   int64_t pool_capacity = 0;
   int64_t queued_tokens = 0;
+  int64_t queued_bytes = 0;
   uint64_t steps = 0;
   uint64_t step_tokens = 0;  // tokens computed since the start
   uint64_t preemptions = 0;
+  uint64_t prefix_evictions = 0;  // blocks that the prefix cache lost
   double tokens_per_second = 0;  // recent, prompt and generated together
   absl::Duration step_time_total;
   absl::Time last_step = absl::InfinitePast();

@@ -24,7 +24,7 @@ absl::StatusOr<RequestId> Mailbox::Submit(
   if (mail_.phase != Phase::kServing) {
     return absl::UnavailableError("the server is shutting down");
   }
-  const absl::Status queue = CheckQueue(GivenTokens(request));
+  const absl::Status queue = CheckQueue(request);
   if (!queue.ok()) return queue;
   CountArrival(request);
   mail_.arrivals.push_back(
@@ -104,25 +104,28 @@ void Mailbox::Publish(const EngineSnapshot& counts, const TokenRate& rate) {
   rate_ = rate;
 }
 
-absl::Status Mailbox::CheckQueue(int64_t tokens) const {
+absl::Status Mailbox::CheckQueue(const Request& request) const {
   int64_t requests = 0;
   for (const EngineSnapshot::PerModel& model : counts_.models) {
     requests += model.waiting;
   }
   if (requests == 0) return absl::OkStatus();
   if (requests < limits_.requests &&
-      counts_.queued_tokens + tokens <= limits_.tokens) {
+      counts_.queued_tokens + GivenTokens(request) <= limits_.tokens &&
+      counts_.queued_bytes + RequestBytes(request) <= limits_.bytes) {
     return absl::OkStatus();
   }
   return absl::ResourceExhaustedError(absl::StrCat(
       "the queue is full: ", requests, " requests of ", counts_.queued_tokens,
-      " tokens wait (limits ", limits_.requests, " and ", limits_.tokens,
+      " tokens and ", counts_.queued_bytes, " bytes wait (limits ",
+      limits_.requests, ", ", limits_.tokens, " and ", limits_.bytes,
       "); try again later"));
 }
 
 void Mailbox::CountArrival(const Request& request) {
   ++counts_.models[static_cast<size_t>(request.model)].waiting;
   counts_.queued_tokens += GivenTokens(request);
+  counts_.queued_bytes += RequestBytes(request);
 }
 
 }  // namespace headcount

@@ -43,6 +43,7 @@ struct Mail {
 struct QueueLimits {
   int32_t requests = 0;
   int64_t tokens = 0;
+  int64_t bytes = 0;
 };
 
 // Thread-safe.
@@ -81,7 +82,7 @@ class Mailbox {
   bool Quiet() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !open_ || (sleeping_ && !HasMail());
   }
-  absl::Status CheckQueue(int64_t tokens) const
+  absl::Status CheckQueue(const Request& request) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountArrival(const Request& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -125,12 +125,22 @@ void Scheduler::ExtendHashes(Sequence* sequence, int64_t blocks) {
   }
 }
 
+// Whether somebody older, of another model, waits for blocks that this one
+// would take.
 bool Scheduler::OlderIsShortOfBlocks(const Sequence& sequence) const {
-  return std::any_of(models_.begin(), models_.end(), [&](const auto& other) {
-    if (other == nullptr || !other->short_of_blocks) return false;
+  const std::vector<GroupId>& groups = StateOf(sequence).pool.groups;
+  for (const auto& other : models_) {
+    if (other == nullptr || !other->short_of_blocks) continue;
     const Sequence* const first = other->waiting.Next();
-    return first != nullptr && first->id < sequence.id;
-  });
+    if (first == nullptr || first->id >= sequence.id) continue;
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (pool_->BlocksBeside(other->pool.id, groups[i]) <
+          MissingBlocks(sequence, i, TokensToAdmit(sequence))) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 // Whether admission would leave less than the watermark.

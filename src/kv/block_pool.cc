@@ -122,12 +122,6 @@ absl::Status BlockPool::CheckFits(const Member& added,
   }
   const auto groups = static_cast<int64_t>(block_bytes.size());
   const auto slabs = static_cast<int64_t>(slabs_.size());
-  if (added.ceiling_slabs < std::max(added.floor_slabs, groups)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "kv_cache.quota.max: ", added.ceiling_slabs, " slabs of ", slab_bytes(),
-        " bytes, but this model needs ", std::max(added.floor_slabs, groups),
-        " for kv_cache.quota.min and for each of its KV groups"));
-  }
   int64_t needed = std::max(added.floor_slabs, groups);
   for (int id = 0; id < static_cast<int>(members_.size()); ++id) {
     needed += std::max<int64_t>(
@@ -141,6 +135,12 @@ absl::Status BlockPool::CheckFits(const Member& added,
         slab_bytes(), " bytes, but the models together need ", needed,
         " (each its kv_cache.quota.min, and a slab for each of its KV "
         "groups); make the pool larger or the quotas smaller"));
+  }
+  if (added.ceiling_slabs < std::max(added.floor_slabs, groups)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv_cache.quota.max: ", added.ceiling_slabs, " slabs of ", slab_bytes(),
+        " bytes, but this model needs ", std::max(added.floor_slabs, groups),
+        " for kv_cache.quota.min and for each of its KV groups"));
   }
   return absl::OkStatus();
 }

@@ -131,6 +131,9 @@ class BlockPool {
   // Blocks that the group can have, now or by what others give back, with its
   // model still within its floor; 0 where that has none or is over it.
   int64_t FloorBlocks(GroupId group) const;
+  // Blocks that the group can have so that the other model `beside` can still
+  // come to its ceiling.
+  int64_t BlocksBeside(PoolModelId beside, GroupId group) const;
   // Slabs that the model may count on when none of its sequences runs: those
   // under its ceiling and not under another's floor.
   int64_t MostSlabs(PoolModelId model) const;

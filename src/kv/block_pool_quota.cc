@@ -56,6 +56,18 @@ int64_t BlockPool::FloorBlocks(GroupId id) const {
          to.used_blocks;
 }
 
+int64_t BlockPool::BlocksBeside(PoolModelId beside, GroupId id) const {
+  const Group& to = group(id);
+  int64_t spare =
+      static_cast<int64_t>(slabs_.size()) - member(beside).ceiling_slabs;
+  for (const Member& other : members_) {
+    if (&other != &member(beside)) spare -= other.lent_slabs;
+  }
+  if (spare < 0) return 0;
+  return (static_cast<int64_t>(to.slabs.size()) + spare) * to.blocks_per_slab -
+         to.used_blocks;
+}
+
 int64_t BlockPool::MostSlabs(PoolModelId id) const {
   auto slabs = static_cast<int64_t>(slabs_.size());
   for (const Member& other : members_) {

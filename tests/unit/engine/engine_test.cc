@@ -140,7 +140,7 @@ TEST_F(EngineTest, CreateRefusesAPoolTooSmallForItsModels) {
       Engine::Create({.kv_pool_bytes = 4096}, std::move(backend),
                      std::move(models), &clock_)
           .status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("4096"));
 }
 
@@ -233,7 +233,7 @@ TEST_F(EngineTest, TheSnapshotCountsWhatRunsAndWaits) {
   EXPECT_EQ(snapshot.queued_tokens, 40);
   EXPECT_EQ(snapshot.steps, 1u);
   EXPECT_EQ(snapshot.step_tokens, 20u);
-  EXPECT_EQ(snapshot.models[1].kv_bytes, snapshot.pool.used);
+  EXPECT_EQ(snapshot.models[1].kv.used, snapshot.pool.used);
   EXPECT_EQ(snapshot.pool.used,
             2 * engine_->models()[1].model->geometries()[0].block_bytes());
   EXPECT_EQ(snapshot.pool_capacity, 8 * kSlab);

@@ -74,7 +74,7 @@ TEST(EngineWindowTest, FiftyWindowsInTheMemoryOfOne) {
   int64_t most_in_prompt = 0;
   int64_t most_decoding = 0;
   while (engine->StepOnce()) {
-    const int64_t bytes = engine->Snapshot().models[0].kv_bytes;
+    const int64_t bytes = engine->Snapshot().models[0].kv.used;
     int64_t& most =
         recorder->heard().tokens.empty() ? most_in_prompt : most_decoding;
     most = std::max(most, bytes);

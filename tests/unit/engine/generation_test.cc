@@ -31,7 +31,8 @@ class GenerationTest : public ::testing::Test {
 
   // Starts with the whole prompt in one step.
   void Begin() {
-    sequence_ = std::make_unique<Sequence>(1, request_, kContext, 0);
+    sequence_ = std::make_unique<Sequence>(1, request_, kContext, 0,
+                                           /*may_share_prefix=*/false);
     generation_ =
         std::make_unique<Generation>(request_, std::vector<int32_t>{kEos},
                                      &tokenizer_, recorder_, absl::UnixEpoch());

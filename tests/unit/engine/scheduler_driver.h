@@ -29,6 +29,8 @@ struct DriverOptions {
   int64_t slab_bytes = 4096;
   SchedulerOptions scheduler = {.step_tokens = 64, .watermark = 0};
   std::vector<DriverModel> models = {DriverModel{}};
+  // That the newest go first, whatever their model.
+  bool check_preemption_order = true;
 };
 
 SchedulerModel Made(const DriverModel& model);

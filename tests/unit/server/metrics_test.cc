@@ -28,11 +28,21 @@ std::vector<ServedModel> TwoModels() {
 EngineSnapshot SomeSnapshot() {
   EngineSnapshot snapshot;
   snapshot.models = {
-      {.running = 2, .waiting = 1, .kv_bytes = 1536, .kv_tokens = 24},
-      {.running = 1, .waiting = 4, .kv_bytes = 768, .kv_tokens = 16}};
-  snapshot.pool = {.used = 2304, .cached = 0, .free = 6912, .reserved = 784};
+      {.running = 2,
+       .waiting = 1,
+       .kv = {.used = 1536, .lent = 2048, .floor = 1024},
+       .kv_tokens = 24,
+       .prefix_tokens = 200,
+       .prefix_hit_tokens = 64,
+       .preemptions = 3},
+      {.running = 1, .waiting = 4, .kv = {.used = 768}, .kv_tokens = 16}};
+  snapshot.pool = {.used = 2304,
+                   .cached = 0,
+                   .free = 6912,
+                   .reserved = 784,
+                   .fragmented = 512};
   snapshot.pool_capacity = 10000;
-  snapshot.preemptions = 3;
+  snapshot.prefix_evictions = 5;
   return snapshot;
 }
 
@@ -63,7 +73,15 @@ TEST(SnapshotFamilies, SayWhatIsTrueNow) {
   EXPECT_EQ(samples["headcount_requests_waiting{model=\"b\"}"], 4);
   EXPECT_EQ(samples["headcount_scheduler_requests_running"], 3);
   EXPECT_EQ(samples["headcount_scheduler_requests_waiting"], 5);
-  EXPECT_EQ(samples["headcount_preemptions_total"], 3);
+  EXPECT_EQ(samples["headcount_preemptions_total{model=\"a\"}"], 3);
+  EXPECT_EQ(samples["headcount_prefix_lookup_tokens_total{model=\"a\"}"], 200);
+  EXPECT_EQ(samples["headcount_cached_prompt_tokens_total{model=\"a\"}"], 64);
+  EXPECT_EQ(samples["headcount_kv_block_evictions_total"], 5);
+  EXPECT_EQ(samples["headcount_kv_pool_fragmented_bytes{device=\"cpu\"}"], 512);
+  EXPECT_EQ(samples["headcount_kv_lent_bytes{model=\"a\",device=\"cpu\"}"],
+            2048);
+  EXPECT_EQ(samples["headcount_kv_floor_bytes{model=\"a\",device=\"cpu\"}"],
+            1024);
   EXPECT_EQ(samples["headcount_kv_pool_usage_ratio{device=\"cpu\"}"], 0.25);
   EXPECT_EQ(samples["headcount_scheduler_kv_usage_ratio"], 0.25);
   EXPECT_EQ(samples["headcount_kv_bytes{model=\"a\",device=\"cpu\"}"], 1536);
