@@ -74,7 +74,7 @@ struct EngineSnapshot {
   uint64_t step_tokens = 0;  // tokens computed since the start
   uint64_t preemptions = 0;
   uint64_t prefix_evictions = 0;  // blocks that the prefix cache lost
-  double tokens_per_second = 0;  // recent, prompt and generated together
+  double tokens_per_second = 0;   // recent, prompt and generated together
   absl::Duration step_time_total;
   absl::Time last_step = absl::InfinitePast();
 };

@@ -28,6 +28,7 @@ void FairQueue::Open(Sequence* sequence) {
 void FairQueue::Close(Sequence* sequence) {
   Flow& flow = *std::exchange(sequence->flow, nullptr);
   if (--flow.live > 0) return;
+  Settle();
   CHECK(flow.waiting.empty()) << sequence->id << " still waits";
   ++idle_flows_;
   if (flow.service <= LeastService()) {
@@ -74,6 +75,7 @@ void FairQueue::Erase(Sequence* sequence) {
 }
 
 Sequence* FairQueue::Next() const {
+  CHECK(owing_.empty()) << "charges are not settled";
   if (turns_.empty()) return nullptr;
   return turns_.begin()->second->waiting.begin()->second;
 }
@@ -84,14 +86,19 @@ bool FairQueue::Contains(const Sequence& sequence) const {
 
 void FairQueue::Charge(const Sequence& sequence, int64_t tokens) {
   Flow& flow = *sequence.flow;
-  if (flow.waiting.empty()) {
-    flow.service += tokens;
-  } else {
-    Unlist(flow);
-    flow.service += tokens;
-    List(&flow);
+  if (flow.owed == 0) owing_.push_back(&flow);
+  flow.owed += tokens;
+}
+
+void FairQueue::Settle() {
+  for (Flow* const flow : owing_) {
+    const bool waits = !flow->waiting.empty();
+    if (waits) Unlist(*flow);
+    flow->service += std::exchange(flow->owed, 0);
+    if (waits) List(flow);
+    if (services_.empty()) last_service_ = flow->service;
   }
-  if (services_.empty()) last_service_ = flow.service;
+  owing_.clear();
 }
 
 void FairQueue::Unlist(const Flow& flow) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "engine/sequence.h"
 
@@ -25,6 +26,7 @@ struct Flow {
   using Rank = std::pair<int64_t, RequestId>;  // minus priority, id
 
   int64_t service = 0;
+  int64_t owed = 0;  // charged since Settle
   int64_t live = 0;  // sequences, waiting or not
   std::map<Rank, Sequence*> waiting;
 };
@@ -48,12 +50,14 @@ class FairQueue {
   void Push(Sequence* sequence);
   void Erase(Sequence* sequence);  // CHECKs that it waits
 
-  Sequence* Next() const;  // null: nobody waits
+  Sequence* Next() const;  // null: nobody waits. CHECKs that all is settled
   int64_t size() const { return size_; }
   bool Contains(const Sequence& sequence) const;
 
-  // Its flow was served so many tokens.
+  // Its flow was served so many tokens, which counts from Settle on: a step
+  // charges many times, and orders flows once.
   void Charge(const Sequence& sequence, int64_t tokens);
+  void Settle();
 
   // CHECK-fails where an invariant does not hold.
   void CheckInvariants() const;
@@ -74,6 +78,7 @@ class FairQueue {
   std::map<std::string, Flow> flows_;  // by tenant
   std::map<Turn, Flow*> turns_;        // of flows with somebody waiting
   std::multiset<int64_t> services_;    // of the same
+  std::vector<Flow*> owing_;           // with owed > 0
   int64_t last_service_ = 0;           // of who was served when nobody waited
   int64_t size_ = 0;
   size_t idle_flows_ = 0;

@@ -19,6 +19,7 @@ Scheduler::~Scheduler() = default;
 
 StepPlan Scheduler::Step(absl::Time now, StepEvents events) {
   StepPlan plan;
+  planned_.clear();
   for (Submission& submission : events.submitted) {
     const RequestId id = submission.id;
     if (!Enqueue(std::move(submission))) {
@@ -60,28 +61,30 @@ void Scheduler::Commit(const StepPlan& plan,
   Lane& ran = lane(state(plan.model).lane);
   ran.service += absl::ToDoubleSeconds(duration) / ran.share;
   for (size_t i = 0; i < results.size(); ++i) {
-    CommitPart(plan.parts[i], results[i]);
+    CHECK(planned_[i] == plan.parts[i].sequence) << "not the last plan";
+    CommitPart(planned_[i], plan.parts[i], results[i]);
   }
+  for (const int model : ran.models) state(model).waiting.Settle();
 }
 
-void Scheduler::CommitPart(const StepPart& part, const StepResult& result) {
-  Sequence& sequence = *sequences_.at(part.sequence->id);
-  sequence.computed += part.num_tokens;
-  sequence.next_logits = std::max(sequence.next_logits, sequence.computed);
+void Scheduler::CommitPart(Sequence* sequence, const StepPart& part,
+                           const StepResult& result) {
+  sequence->computed += part.num_tokens;
+  sequence->next_logits = std::max(sequence->next_logits, sequence->computed);
   if (result.token) {
-    sequence.tokens.push_back(*result.token);
-    StateOf(sequence).waiting.Charge(sequence, FairQueue::kGeneratedCost);
+    sequence->tokens.push_back(*result.token);
+    StateOf(*sequence).waiting.Charge(*sequence, FairQueue::kGeneratedCost);
   }
   // What an error left in the blocks is nobody's.
-  if (result.end == EndCause::kError) return End(sequence.id);
-  Publish(&sequence);
-  if (result.end) return End(sequence.id);
+  if (result.end == EndCause::kError) return End(sequence->id);
+  Publish(sequence);
+  if (result.end) return End(sequence->id);
   if (result.continuation) {
-    sequence.Follow(*result.continuation);
+    sequence->Follow(*result.continuation);
     // The one before it may have moved a window past the prompt's end.
-    if (!HoldsWindows(sequence)) return Requeue(&sequence);
+    if (!HoldsWindows(*sequence)) return Requeue(sequence);
   }
-  SlideWindows(&sequence);
+  SlideWindows(sequence);
 }
 
 absl::Time Scheduler::NextDeadline() const {
@@ -149,7 +152,7 @@ void Scheduler::PlanLane(Lane* lane, StepPlan* plan) {
     for (const auto& [id, sequence] : lane->running) {
       if (sequence->decoding() != decoding) continue;
       if (!HasBlocksFor(*sequence, sequence->length())) continue;
-      AddPart(*sequence, &budget, plan);
+      AddPart(sequence, &budget, plan);
     }
   }
   if (!preempted) AdmitWaiting(lane, &budget, plan);
@@ -161,28 +164,29 @@ void Scheduler::PlanLane(Lane* lane, StepPlan* plan) {
 bool Scheduler::GrowRunning(Lane* lane) {
   const uint64_t before = preemptions_;
   for (auto it = lane->running.begin(); it != lane->running.end();) {
-    Sequence* const sequence = it->second;
+    Sequence* const sequence = (it++)->second;
+    if (HasBlocksFor(*sequence, sequence->length())) continue;
     while (!Allocate(sequence, sequence->length())) {
       Sequence* const victim = VictimFor(sequence->model);
       if (victim == nullptr) break;
       Preempt(victim);
       if (victim == sequence) break;
     }
-    it = lane->running.upper_bound(sequence->id);
+    it = lane->running.upper_bound(sequence->id);  // the victim is gone
   }
   return preemptions_ != before;
 }
 
-void Scheduler::AddPart(const Sequence& sequence, Budget* budget,
-                        StepPlan* plan) {
+void Scheduler::AddPart(Sequence* sequence, Budget* budget, StepPlan* plan) {
   const int32_t tokens =
-      std::min(budget->tokens, sequence.TokensWithin(budget->rows));
+      std::min(budget->tokens, sequence->TokensWithin(budget->rows));
   if (tokens == 0) return;
-  const int32_t rows = sequence.LogitsRows(tokens);
+  const int32_t rows = sequence->LogitsRows(tokens);
   budget->tokens -= tokens;
   budget->rows -= rows;
-  (sequence.decoding() ? plan->decode_tokens : plan->prefill_tokens) += tokens;
-  plan->parts.push_back({&sequence, tokens, rows});
+  (sequence->decoding() ? plan->decode_tokens : plan->prefill_tokens) += tokens;
+  plan->parts.push_back({sequence, tokens, rows});
+  planned_.push_back(sequence);
 }
 
 SchedulerStats Scheduler::Stats() const {

@@ -231,8 +231,9 @@ class Scheduler {
   void End(RequestId id);
   void PlanLane(Lane* lane, StepPlan* plan);
   bool GrowRunning(Lane* lane);
-  void AddPart(const Sequence& sequence, Budget* budget, StepPlan* plan);
-  void CommitPart(const StepPart& part, const StepResult& result);
+  void AddPart(Sequence* sequence, Budget* budget, StepPlan* plan);
+  void CommitPart(Sequence* sequence, const StepPart& part,
+                  const StepResult& result);
 
   // scheduler_admission.cc
   void AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan);
@@ -280,6 +281,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Lane>> lanes_;         // null: removed
   std::map<RequestId, std::unique_ptr<Sequence>> sequences_;
   std::set<std::pair<absl::Time, RequestId>> deadlines_;  // finite ones
+  std::vector<Sequence*> planned_;  // [parts of the last plan]
   RequestId newest_ = 0;
   double device_clock_ = 0;  // service of the lane that ran last, before it
   int64_t waiting_tokens_ = 0;

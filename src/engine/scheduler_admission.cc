@@ -16,7 +16,7 @@ void Scheduler::AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan) {
     Sequence* const sequence = NextWaiting(*lane);
     if (sequence == nullptr) return;
     if (Admit(sequence)) {
-      AddPart(*sequence, budget, plan);
+      AddPart(sequence, budget, plan);
     } else {
       StateOf(*sequence).short_of_blocks = true;
     }
@@ -89,6 +89,7 @@ void Scheduler::Reuse(Sequence* sequence) {
 void Scheduler::CountAdmission(Sequence* sequence) {
   ModelState& its_model = StateOf(*sequence);
   its_model.waiting.Charge(*sequence, sequence->length());
+  its_model.waiting.Settle();
   if (!sequence->shares_prefix) return;
   sequence->cached_tokens = sequence->computed;
   its_model.prefix_tokens += static_cast<uint64_t>(sequence->prompt_tokens);

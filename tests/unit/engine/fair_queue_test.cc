@@ -33,6 +33,7 @@ class FairQueueTest : public ::testing::Test {
     Sequence* const next = queue_.Next();
     queue_.Erase(next);
     queue_.Charge(*next, tokens);
+    queue_.Settle();
     queue_.Close(next);
     queue_.CheckInvariants();
     return next;
