@@ -94,20 +94,22 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
   serving->metrics->CallStarted(method);
 }
 
-absl::StatusOr<const ServedModel*> CallRecord::FindModel(
+absl::StatusOr<std::shared_ptr<const ServedModel>> CallRecord::FindModel(
     absl::string_view name) {
-  const absl::StatusOr<const ServedModel*> model = serving_->models->Find(name);
+  const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
+      serving_->models->Find(name);
   if (!model.ok()) {
-    const FailedModel* failed = serving_->models->FindFailed(name);
-    if (failed != nullptr) line_.model = failed->name;
+    if (serving_->models->FindEntry(name).has_value()) {
+      line_.model = std::string(name);
+    }
     return model;
   }
-  model_ = (*model)->index;
+  model_ = (*model)->position;
   line_.model = (*model)->name;
   return model;
 }
 
-absl::StatusOr<const ServedModel*> CallRecord::FindModelToRun(
+absl::StatusOr<std::shared_ptr<const ServedModel>> CallRecord::FindModelToRun(
     absl::string_view name) {
   const absl::Status open = serving_->admission->CheckOpen();
   if (!open.ok()) return open;

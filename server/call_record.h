@@ -49,9 +49,11 @@ class CallRecord {
 
   // The model that the call names, or why it cannot run. From then on counts
   // and the log line are that model's; of one that did not load, the log line.
-  absl::StatusOr<const ServedModel*> FindModel(absl::string_view name);
+  absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(
+      absl::string_view name);
   // The same for a call that will run it: Unavailable while the server drains.
-  absl::StatusOr<const ServedModel*> FindModelToRun(absl::string_view name);
+  absl::StatusOr<std::shared_ptr<const ServedModel>> FindModelToRun(
+      absl::string_view name);
 
   // Counts a sequence that the engine has ended. A cancel from a client that is
   // out of time counts as its deadline.

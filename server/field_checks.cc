@@ -121,4 +121,8 @@ absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
   return checked;
 }
 
+void AppendIds(absl::Span<const int32_t> from, std::vector<int32_t>* to) {
+  to->insert(to->end(), from.begin(), from.end());
+}
+
 }  // namespace headcount

@@ -64,4 +64,6 @@ absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
 absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
                                                 const ServedModel& model);
 
+void AppendIds(absl::Span<const int32_t> from, std::vector<int32_t>* to);
+
 }  // namespace headcount

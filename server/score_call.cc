@@ -76,7 +76,7 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
 
  private:
   absl::Status Submit(const v1::ScoreRequest& request) {
-    const absl::StatusOr<const ServedModel*> model =
+    const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
         record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);

@@ -17,10 +17,6 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-void AppendSpan(absl::Span<const int32_t> from, Ids* to) {
-  to->insert(to->end(), from.begin(), from.end());
-}
-
 // The tokens before the continuation.
 absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
                                 const ServedModel& model) {
@@ -32,8 +28,8 @@ absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
           "prompt_text", request.prompt_text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
-      AppendSpan(model.tokenizer->prefix(), &prompt);
-      AppendSpan(*ids, &prompt);
+      AppendIds(model.tokenizer->prefix(), &prompt);
+      AppendIds(*ids, &prompt);
       return prompt;
     }
     case v1::ScoreRequest::PROMPT_NOT_SET:
@@ -155,6 +151,7 @@ absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
                    tokens, model);
   }
   result->model = model.index;
+  result->load_id = model.load_id;
   if (request.has_head_gates()) {
     absl::StatusOr<std::vector<float>> gates =
         CheckedGates(request.head_gates(), model);
@@ -180,6 +177,7 @@ absl::StatusOr<std::vector<Request>> ToEngineRequests(
   if (!status.ok()) return status;
   Request common;
   common.model = model.index;
+  common.load_id = model.load_id;
   for (const ClassifySetup::Label& label : model.classify->labels) {
     common.continuations.push_back(label.ids);
   }

@@ -17,10 +17,6 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-void AppendSpan(absl::Span<const int32_t> from, Ids* to) {
-  to->insert(to->end(), from.begin(), from.end());
-}
-
 const char* PromptField(const v1::GenerateRequest& request) {
   if (request.has_conversation()) return "conversation";
   return request.has_text() ? "text" : "tokens.ids";
@@ -40,9 +36,9 @@ absl::StatusOr<Ids> GeneratePrompt(const v1::GenerateRequest& request,
           EncodedText("text", request.text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
-      AppendSpan(model.tokenizer->prefix(), &prompt);
-      AppendSpan(*ids, &prompt);
-      AppendSpan(model.tokenizer->suffix(), &prompt);
+      AppendIds(model.tokenizer->prefix(), &prompt);
+      AppendIds(*ids, &prompt);
+      AppendIds(model.tokenizer->suffix(), &prompt);
       if (prompt.empty()) return FieldError("text", "has no tokens");
       return prompt;
     }
@@ -77,6 +73,7 @@ absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
   }
   Request result;
   result.model = model.index;
+  result.load_id = model.load_id;
   result.prompt = *std::move(prompt);
   result.sampling = *std::move(sampling);
   StopAtEndOfTurn(request, model, &result.sampling);

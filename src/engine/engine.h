@@ -52,7 +52,8 @@ struct EngineModel {
   // EngineOptions::step_tokens.
   int32_t max_logits_rows = 256;
   PoolQuota quota = {};
-  double share = 1;  // weight of its turn on the device
+  double share = 1;      // weight of its turn on the device
+  uint64_t load_id = 0;  // see Request::load_id
 };
 
 // Counts at one moment, consistent with each other.

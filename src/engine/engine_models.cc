@@ -85,7 +85,7 @@ void EngineImpl::OpenModels() {
 absl::StatusOr<RequestId> EngineImpl::Submit(
     Request request, std::shared_ptr<RequestSink> sink) {
   const OpenModel open = mailbox_.Find(request.model);
-  if (open.model == nullptr) {
+  if (open.model == nullptr || open.model->load_id != request.load_id) {
     return absl::UnavailableError("the model has been unloaded");
   }
   const EngineModel& model = *open.model;
