@@ -121,7 +121,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
     if (!made.ok()) return made.status();
     *requests = *std::move(made);
     for (Request& next : *requests) {
-      next.deadline = record_.deadline();
+      record_.Complete(&next);
       parts_.push_back(std::make_shared<ClassifyPart>(
           shared_from_this(), serving_->admission,
           static_cast<int>(parts_.size()),

@@ -209,14 +209,14 @@ absl::Status AddModelsOfFolder(ServerConfig* config) {
                      paths.size(), " models; at most ", kMaxFolderModels));
   }
   std::sort(paths.begin(), paths.end());
-  std::set<std::string> names;
-  for (const ModelSpec& spec : config->models()) names.insert(spec.name());
+  std::set<std::string> elsewhere;
+  for (const ModelSpec& spec : config->models()) elsewhere.insert(spec.name());
+  // That two of them have one name is found by ValidateServerConfig.
   for (const std::string& path : paths) {
     absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
     if (!spec.ok()) return spec.status();
-    if (names.insert(spec->name()).second) {
-      *config->add_models() = *std::move(spec);
-    }
+    if (elsewhere.count(spec->name()) > 0) continue;
+    *config->add_models() = *std::move(spec);
   }
   return absl::OkStatus();
 }

@@ -101,7 +101,7 @@ class GenerateCall final
     model_ = (*model)->position;
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
-    engine_request->deadline = record_.deadline();
+    record_.Complete(&*engine_request);
     logprobs_ = request.logprobs();
     return submission_.Submit(*std::move(engine_request), shared_from_this(),
                               "prompt");

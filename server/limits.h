@@ -22,6 +22,9 @@ inline constexpr absl::Duration kMinPingInterval = absl::Seconds(10);
 inline constexpr absl::Duration kMaxDeadline = absl::Minutes(10);
 inline constexpr int kMaxRequestIdBytes = 64;
 inline constexpr int kMaxModelNameBytes = 64;
+inline constexpr int kMaxTenantBytes = 64;
+inline constexpr int kMaxCacheSaltBytes = 64;
+inline constexpr int kMaxPriority = 100;  // also minus
 
 // Prompts. Text is refused before it is tokenised when no tokenizer could
 // bring it under the context.

@@ -150,14 +150,8 @@ absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
     return TooLong(request.candidates().empty() ? "continuation" : "candidates",
                    tokens, model);
   }
-  result->model = model.index;
-  result->load_id = model.load_id;
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    result->head_gates = *std::move(gates);
-  }
+  const absl::Status common = FillCommon(request, model, &*result);
+  if (!common.ok()) return common;
   return result;
 }
 
@@ -176,16 +170,10 @@ absl::StatusOr<std::vector<Request>> ToEngineRequests(
       CheckCount("inputs", request.inputs_size(), kMaxClassifyInputs);
   if (!status.ok()) return status;
   Request common;
-  common.model = model.index;
-  common.load_id = model.load_id;
+  status = FillCommon(request, model, &common);
+  if (!status.ok()) return status;
   for (const ClassifySetup::Label& label : model.classify->labels) {
     common.continuations.push_back(label.ids);
-  }
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    common.head_gates = *std::move(gates);
   }
 
   int64_t total = 0;

@@ -72,19 +72,13 @@ absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
         Reason::kTooLong);
   }
   Request result;
-  result.model = model.index;
-  result.load_id = model.load_id;
+  const absl::Status common = FillCommon(request, model, &result);
+  if (!common.ok()) return common;
   result.prompt = *std::move(prompt);
   result.sampling = *std::move(sampling);
   StopAtEndOfTurn(request, model, &result.sampling);
   if (result.sampling.max_tokens == 0) {
     result.sampling.max_tokens = static_cast<int32_t>(left);
-  }
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    result.head_gates = *std::move(gates);
   }
   return result;
 }
