@@ -348,9 +348,11 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
       parts.pool.get());
   for (const EngineModel& model : models) {
     SchedulerModel out{.groups = {},
+                       .quota = model.quota,
                        .max_context = model.max_context,
                        .max_concurrent = model.max_concurrent,
-                       .max_logits_rows = model.max_logits_rows};
+                       .max_logits_rows = model.max_logits_rows,
+                       .share = model.share};
     const std::vector<KvGeometry>& geometries = model.model->geometries();
     for (size_t i = 0; i < geometries.size(); ++i) {
       out.groups.push_back({geometries[i].block_bytes(),

@@ -51,6 +51,8 @@ struct EngineModel {
   // Of the ModelOptions it was loaded with; its max_step_tokens is at least
   // EngineOptions::step_tokens.
   int32_t max_logits_rows = 256;
+  PoolQuota quota = {};
+  double share = 1;  // weight of its turn on the device
 };
 
 // Counts at one moment, consistent with each other.

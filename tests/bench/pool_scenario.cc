@@ -1,0 +1,206 @@
+// Three models under bursts that do not coincide, on one KV pool that they
+// share and on the same memory split equally among them. The split is made of
+// quotas (floor = ceiling = a third), so that all else is the same: arrivals,
+// code, threads. Prints a line of JSON for each request and for the pool's use
+// over time; tests/bench/plot_pool_scenario.py makes the summary and a picture.
+//
+//   pool_scenario [seconds [seed]] > scenario.jsonl
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "backend/cpu/cpu_backend.h"
+#include "base/check.h"
+#include "base/mutex.h"
+#include "engine/engine.h"
+#include "nlohmann/json.hpp"
+#include "tests/bench/bench_data.h"
+
+namespace headcount {
+namespace {
+
+constexpr int64_t kPoolBytes = int64_t{72} << 20;
+constexpr int32_t kQueue = 24;  // requests that may wait
+const char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
+const char kSmolLM2[] = HEADCOUNT_SOURCE_DIR "/models/smollm2-135m";
+
+struct Load {
+  const char* name;
+  const char* path;
+  bool pruned;  // one KV group of three in ten layers
+  double calm;  // requests a second
+  double burst;
+  int prompt[2];  // tokens, from and to
+  int answer[2];
+};
+
+// The embedded model classifies and extracts; the two others converse.
+constexpr Load kLoads[] = {
+    {"mailroom", kMailroom, false, 1.0, 12.0, {300, 900}, {32, 96}},
+    {"smollm2", kSmolLM2, false, 0.05, 3.0, {64, 128}, {200, 300}},
+    {"smollm2-pruned", kSmolLM2, true, 0.05, 3.0, {64, 128}, {200, 300}},
+};
+constexpr int kModels = 3;
+
+struct Arrival {
+  double at = 0;  // seconds
+  Request request;
+};
+
+// Each model has a burst of a sixth of the time, one after the other.
+std::vector<Arrival> Arrivals(double seconds, uint64_t seed,
+                              const std::vector<int32_t>& vocab) {
+  std::mt19937_64 random(seed);
+  const auto pick = [&](const int(&range)[2]) {
+    return std::uniform_int_distribution<int>(range[0], range[1])(random);
+  };
+  std::vector<Arrival> arrivals;
+  for (int model = 0; model < kModels; ++model) {
+    const Load& load = kLoads[model];
+    const double begin = seconds * (0.1 + 0.3 * model);
+    const double end = begin + seconds / 6;
+    double at = 0;
+    while (true) {
+      at += std::exponential_distribution<>(load.burst)(random);
+      if (at > seconds) break;
+      const bool bursts = at >= begin && at < end;
+      if (!bursts &&
+          !std::bernoulli_distribution(load.calm / load.burst)(random)) {
+        continue;
+      }
+      Arrival& arrival = arrivals.emplace_back();
+      arrival.at = at;
+      arrival.request.model = model;
+      for (int i = pick(load.prompt); i > 0; --i) {
+        arrival.request.prompt.push_back(static_cast<int32_t>(
+            random() %
+            static_cast<uint64_t>(vocab[static_cast<size_t>(model)])));
+      }
+      arrival.request.sampling.max_tokens = pick(load.answer);
+      arrival.request.sampling.ignore_eos = true;
+    }
+  }
+  std::sort(arrivals.begin(), arrivals.end(),
+            [](const Arrival& a, const Arrival& b) { return a.at < b.at; });
+  return arrivals;
+}
+
+// Prints the ending of one request.
+class Printer final : public RequestSink {
+ public:
+  Printer(nlohmann::json line, Mutex* output)
+      : line_(std::move(line)), output_(output) {}
+
+  void OnOutput(Output) override {}
+  void OnEnd(Ending ending) override {
+    line_["outcome"] = EndCauseName(ending.cause);
+    line_["tokens"] = ending.generated_tokens;
+    line_["ttft"] =
+        absl::ToDoubleSeconds(ending.first_token - ending.submitted);
+    line_["seconds"] = absl::ToDoubleSeconds(ending.ended - ending.submitted);
+    MutexLock lock(output_);
+    std::cout << line_ << "\n";
+  }
+
+ private:
+  nlohmann::json line_;
+  Mutex* const output_;
+};
+
+std::unique_ptr<Engine> MakeEngine(bool shared, const Clock* clock) {
+  std::unique_ptr<Backend> backend =
+      CreateCpuBackend({.threads = BenchThreads()});
+  std::vector<EngineModel> models;
+  for (const Load& load : kLoads) {
+    EngineModel& model = models.emplace_back();
+    model.name = load.name;
+    ModelOptions options{.path = load.path};
+    for (int layer = 0; load.pruned && layer < 10; ++layer) {
+      options.mask.pruned[3 * layer] = {0, 1, 2};
+    }
+    model.model = Model::Load(options, backend.get()).value();
+    model.tokenizer =
+        std::make_shared<Tokenizer>(Tokenizer::Load(load.path).value());
+    model.max_context = 2048;
+    if (!shared) {
+      model.quota = {.floor_bytes = kPoolBytes / kModels,
+                     .ceiling_bytes = kPoolBytes / kModels};
+    }
+  }
+  return Engine::Create({.kv_pool_bytes = kPoolBytes,
+                         .max_queued_requests = kQueue,
+                         .prefix_cache = false},
+                        std::move(backend), std::move(models), clock)
+      .value();
+}
+
+void PrintPool(bool shared, double at, const Engine& engine, Mutex* output) {
+  nlohmann::json line = {{"pool", shared ? "shared" : "split"}, {"at", at}};
+  for (const EngineSnapshot::PerModel& model : engine.Snapshot().models) {
+    line["used"].push_back(model.kv.used);
+    line["waiting"].push_back(model.waiting);
+  }
+  MutexLock lock(output);
+  std::cout << line << "\n";
+}
+
+bool Busy(const Engine& engine) {
+  const EngineSnapshot snapshot = engine.Snapshot();
+  return std::any_of(snapshot.models.begin(), snapshot.models.end(),
+                     [](const EngineSnapshot::PerModel& model) {
+                       return model.running + model.waiting > 0;
+                     });
+}
+
+void Play(bool shared, double seconds, uint64_t seed) {
+  const SystemClock clock;
+  const std::unique_ptr<Engine> engine = MakeEngine(shared, &clock);
+  std::vector<int32_t> vocab;
+  for (const EngineModel& model : engine->models()) {
+    vocab.push_back(model.model->config().vocab);
+  }
+  Mutex output;
+  engine->Start();
+  const absl::Time start = absl::Now();
+  double sampled = 0;
+  const auto wait_until = [&](double at) {
+    while (sampled < at) {
+      absl::SleepFor(start + absl::Seconds(sampled) - absl::Now());
+      PrintPool(shared, sampled, *engine, &output);
+      sampled += 0.25;
+    }
+    absl::SleepFor(start + absl::Seconds(at) - absl::Now());
+  };
+  for (Arrival& arrival : Arrivals(seconds, seed, vocab)) {
+    wait_until(arrival.at);
+    nlohmann::json line = {{"pool", shared ? "shared" : "split"},
+                           {"model", kLoads[arrival.request.model].name},
+                           {"submitted", arrival.at},
+                           {"prompt", arrival.request.prompt.size()}};
+    auto printer = std::make_shared<Printer>(line, &output);
+    if (engine->Submit(std::move(arrival.request), printer).ok()) continue;
+    line["outcome"] = "refused";
+    MutexLock lock(&output);
+    std::cout << line << "\n";
+  }
+  for (double at = seconds; Busy(*engine); at += 0.25) wait_until(at);
+  engine->Stop();
+}
+
+}  // namespace
+}  // namespace headcount
+
+int main(int argc, char** argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 60;
+  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  for (const bool shared : {true, false}) {
+    headcount::Play(shared, seconds, seed);
+  }
+}
