@@ -213,12 +213,16 @@ void Oracle::ObservePreemptions(const StepPlan& plan) {
         sequence.computed == record->computed) {
       continue;
     }
-    victims_.push_back({record, record == oldest});
+    if (sequence.preemptions == record->preemptions) {
+      CheckGathered(record);
+    } else {
+      victims_.push_back({record, record == oldest});
+      ++record->preemptions;
+      ++counts_.preemptions;
+    }
     ReleaseAll(record);
     record->running = false;
     record->computed = 0;
-    ++record->preemptions;
-    ++counts_.preemptions;
     --Of(*record).running;
     ++Of(*record).waiting;
     verdict_->Expect(sequence.preemptions == record->preemptions,
@@ -234,6 +238,25 @@ void Oracle::ObservePreemptions(const StepPlan& plan) {
                        record->id);
     }
   }
+}
+
+// One that is in its own way may begin anew, once: alone in its model, in more
+// slabs than its blocks need.
+void Oracle::CheckGathered(Record* record) {
+  int64_t needed = 0;
+  for (size_t g = 0; g < record->blocks.size(); ++g) {
+    const std::vector<int64_t>& table = record->blocks[g];
+    const int64_t held = std::count_if(
+        table.begin(), table.end(), [](int64_t offset) { return offset >= 0; });
+    const int64_t per_slab =
+        world_.slab_bytes / OwnerOf(*record, g).block_bytes;
+    needed += (held + per_slab - 1) / per_slab;
+  }
+  verdict_->Expect(!std::exchange(record->gathered, true) &&
+                       Of(*record).running == 1 &&
+                       blocks_.UsedSlabs(record->model) > needed,
+                   "I9 loses its blocks for no reason", "request ", record->id);
+  ++counts_.gathered;
 }
 
 // Blocks are only added at the end, but for windows, which move in a commit.
@@ -344,9 +367,7 @@ void Oracle::CheckReuse(Record* record) {
 // Whoever is let in can compute all it has been given; and after the third
 // preemption, all that it will be.
 void Oracle::CheckRoom(Record* record) {
-  const int32_t tokens = record->preemptions >= Scheduler::kMaxPreemptions
-                             ? record->max_kv_tokens
-                             : record->length();
+  const int32_t tokens = record->to_admit();
   for (size_t g = 0; g < record->blocks.size(); ++g) {
     const int32_t window = Of(*record).model.groups[g].retention.window;
     int64_t needed = (tokens + kBlockTokens - 1) / kBlockTokens;

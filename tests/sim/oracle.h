@@ -28,6 +28,7 @@ struct OracleCounts {
   uint64_t accepted = 0;
   uint64_t ended = 0;
   uint64_t preemptions = 0;
+  uint64_t gathered = 0;
   uint64_t hit_blocks = 0;    // of the prefix cache
   int64_t longest_pause = 0;  // steps in which nobody came further
   int64_t longest_wait = 0;   // steps that the oldest request waited
@@ -92,6 +93,7 @@ class Oracle {
   void Remove(Record* record);
   void ReleaseAll(Record* record);
   void ObservePreemptions(const StepPlan& plan);
+  void CheckGathered(Record* record);
   void ObserveGrowth(Record* record);
   void ObserveParts(const StepPlan& plan);
   void ObserveAdmission(Record* record);
@@ -115,6 +117,8 @@ class Oracle {
   void CheckTenants();
   void CheckTurns();
   bool FitsFloor(const Record& record) const;
+  bool WasAdmitted(const Record* record) const;  // in this step
+  bool CanAdmit(const StepPlan& plan) const;
 
   const World& world_;
   const Scheduler* const scheduler_;
@@ -141,7 +145,6 @@ class Oracle {
   int64_t oldest_since_ = 0;  // the step
   std::array<double, 2> tenant_service_ = {};
   ServiceWatch tenants_;
-  int32_t most_running_ = 0;
   std::vector<double> lane_service_;              // [lane] over its share
   std::vector<std::vector<ServiceWatch>> turns_;  // [lane][lane]
   double longest_turn_ = 0;                       // seconds over share

@@ -39,11 +39,8 @@ void Oracle::AddedModel(int index, const SchedulerModel& model) {
                             : std::min(world_.slabs, model.quota.ceiling_bytes /
                                                          world_.slab_bytes);
   added.shares_prefix = world_.scheduler.prefix_cache &&
-                        !model.groups.empty() &&
-                        std::all_of(model.groups.begin(), model.groups.end(),
-                                    [](const SchedulerGroup& group) {
-                                      return group.retention.window == 0;
-                                    });
+                        model.groups.size() == 1 &&
+                        model.groups[0].retention.window == 0;
   lane_service_.resize(models_.size());
   lane_service_[slot] = 0;
   turns_.assign(models_.size(), std::vector<ServiceWatch>(models_.size()));

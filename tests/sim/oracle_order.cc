@@ -89,6 +89,30 @@ void Oracle::CheckAdmissionOrder() {
   }
 }
 
+bool Oracle::WasAdmitted(const Record* record) const {
+  return std::find(admitted_.begin(), admitted_.end(), record) !=
+         admitted_.end();
+}
+
+// Whether the step has tokens and rows left, and its lane a place.
+bool Oracle::CanAdmit(const StepPlan& plan) const {
+  if (plan.parts.empty()) return false;
+  int32_t tokens = 0;
+  int32_t rows = 0;
+  for (const StepPart& part : plan.parts) {
+    tokens += part.num_tokens;
+    rows += part.logits_rows;
+  }
+  int running = 0;
+  for (const auto& model : models_) {
+    if (model && model->lane == plan.model) running += model->running;
+  }
+  const int32_t most_rows =
+      models_[static_cast<size_t>(plan.model)]->model.max_logits_rows;
+  return tokens < world_.scheduler.step_tokens && rows < most_rows &&
+         running < std::min(world_.scheduler.step_tokens, most_rows);
+}
+
 void Oracle::CheckVictims(const StepPlan& plan) {
   for (const Victim& victim : victims_) {
     const Record& record = *victim.record;
@@ -102,21 +126,17 @@ void Oracle::CheckVictims(const StepPlan& plan) {
     bool lane_could_run = false;
     bool oldest = true;
     for (const auto& other : live_) {
-      if (!other->running) {
-        oldest = oldest && !std::any_of(victims_.begin(), victims_.end(),
-                                        [&](const Victim& one) {
-                                          return one.record == other.get();
-                                        });
-        continue;
-      }
+      const bool was_victim = std::any_of(
+          victims_.begin(), victims_.end(),
+          [&](const Victim& one) { return one.record == other.get(); });
+      if (was_victim) oldest = false;
+      if (!other->running || WasAdmitted(other.get())) continue;
       const bool spared = std::exchange(oldest, false);
       if (Of(*other).lane == its_model.lane && HasRoom(*other)) {
         lane_could_run = true;
       }
       if (spared || other->model != record.model ||
-          other->preemptions >= Scheduler::kMaxPreemptions ||
-          std::find(admitted_.begin(), admitted_.end(), other.get()) !=
-              admitted_.end()) {
+          !other->can_be_preempted()) {
         continue;
       }
       verdict_->Expect(
@@ -137,9 +157,7 @@ void Oracle::CheckVictims(const StepPlan& plan) {
 
 bool Oracle::FitsFloor(const Record& record) const {
   const ModelRecord& its_model = *models_[static_cast<size_t>(record.model)];
-  const int32_t tokens = record.preemptions >= Scheduler::kMaxPreemptions
-                             ? record.max_kv_tokens
-                             : record.length();
+  const int32_t tokens = record.to_admit();
   int64_t slabs = 0;
   for (const SchedulerGroup& group : its_model.model.groups) {
     const int64_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
@@ -167,25 +185,26 @@ void Oracle::CheckFloors(const StepPlan& plan) {
     const auto lent = [&](int id) {
       return pool_->bytes(id).lent / world_.slab_bytes;
     };
-    const bool full = plan.decode_tokens + plan.prefill_tokens >=
-                      world_.scheduler.step_tokens;
-    if (plan.parts.empty() || model.lane != plan.model || full) continue;
-    if (model.model.base >= 0 ||
-        lent(static_cast<int>(i)) > model.floor_slabs) {
-      continue;
-    }
+    if (model.lane != plan.model || !CanAdmit(plan)) continue;
+    if (lent(static_cast<int>(i)) > model.floor_slabs) continue;
     bool fits = true;
     bool borrower = false;
     for (const auto& record : live_) {
       if (record->model == static_cast<int>(i)) fits &= FitsFloor(*record);
       if (!record->running || record.get() == oldest ||
-          record->blocks.empty() ||
-          record->preemptions >= Scheduler::kMaxPreemptions) {
+          !record->can_be_preempted() || WasAdmitted(record.get())) {
         continue;
       }
       borrower |= lent(record->model) > Of(*record).floor_slabs;
     }
     if (!fits || !borrower) continue;
+    const bool others = std::any_of(
+        admitted_.begin(), admitted_.end(), [&](const Record* admitted) {
+          return admitted->model != static_cast<int>(i);
+        });
+    verdict_->Expect(victims_.empty() || !others,
+                     "I11 what a floor takes back is for its owner", "model ",
+                     i);
     ++model.starved;
     verdict_->Expect(model.starved <= kMaxStarved, "I11 a floor is there",
                      "model ", i, " waits for ", model.starved,
@@ -224,8 +243,9 @@ void Oracle::CheckProgress(const StepPlan& plan) {
     oldest_ = oldest;
     oldest_since_ = step_;
   }
+  if (world_.priorities) return;  // these are strict
   counts_.longest_wait = std::max(counts_.longest_wait, step_ - oldest_since_);
-  verdict_->Expect(step_ - oldest_since_ <= kMaxWait || world_.priorities,
+  verdict_->Expect(step_ - oldest_since_ <= kMaxWait,
                    "I8 the oldest request is let in", "request ", oldest);
 }
 
@@ -238,11 +258,11 @@ void Oracle::CheckTenants() {
   for (const auto& record : live_) {
     if (!record->running) ++waiting[record->tenant == "a" ? 0 : 1];
   }
-  most_running_ = std::max(most_running_, models_[0]->running);
   tenants_.Observe(waiting[0] > 0 && waiting[1] > 0, tenant_service_[0],
                    tenant_service_[1]);
-  const int32_t bound = world_.max_prompt * most_running_ +
-                        2 * world_.max_generated * most_running_;
+  const int32_t most_running = models_[0]->model.max_concurrent;
+  const int32_t bound = world_.max_prompt * most_running +
+                        2 * world_.max_generated * most_running;
   verdict_->Expect(tenants_.spread() <= 2 * bound,
                    "I16 tenants are served alike", tenants_.spread(),
                    " tokens apart, bound ", 2 * bound);

@@ -46,6 +46,7 @@ struct Record {
   int32_t computed = 0;
   int32_t next_row = 0;  // first position whose logits are still to be used
   int32_t preemptions = 0;
+  bool gathered = false;      // was sent back because it was in its own way
   int64_t published = 0;      // blocks of each table that it has offered
   int32_t most_computed = 0;  // ever, of this continuation
   std::vector<std::vector<int64_t>> blocks;  // [group][entry] offset, -1: hole
@@ -53,6 +54,16 @@ struct Record {
   int32_t length() const { return static_cast<int32_t>(tokens.size()); }
   bool decoding() const {
     return length() > prompt_tokens && length() - computed == 1;
+  }
+  // Tokens that it must have blocks for to be let in: all, once it has been
+  // sent back three times or gathered.
+  int32_t to_admit() const {
+    return gathered || preemptions >= Scheduler::kMaxPreemptions ? max_kv_tokens
+                                                                 : length();
+  }
+  bool can_be_preempted() const {
+    return !gathered && preemptions < Scheduler::kMaxPreemptions &&
+           !blocks.empty();
   }
   bool scores() const { return !continuations.empty(); }
   // Of which blocks may be shared.

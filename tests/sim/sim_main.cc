@@ -91,6 +91,7 @@ void Add(const SimulationCounts& more, SimulationCounts* sum) {
   sum->requests += more.requests;
   sum->tokens += more.tokens;
   sum->preemptions += more.preemptions;
+  sum->gathered += more.gathered;
   sum->evictions += more.evictions;
   sum->hit_blocks += more.hit_blocks;
   sum->longest_pause = std::max(sum->longest_pause, more.longest_pause);
@@ -160,7 +161,7 @@ int Run(const Flags& flags) {
   }
   std::printf(
       "%llu seeds, %llu steps, %llu requests, %llu tokens, %llu preemptions, "
-      "%llu evictions, %llu blocks from the prefix cache\n"
+      "%llu gathered, %llu evictions, %llu blocks from the prefix cache\n"
       "longest pause %lld steps, longest wait of the oldest %lld steps\n"
       "%llu violations; %.1f s, %.0f steps/s\n",
       static_cast<unsigned long long>(last - first + 1),
@@ -168,6 +169,7 @@ int Run(const Flags& flags) {
       static_cast<unsigned long long>(sum.requests),
       static_cast<unsigned long long>(sum.tokens),
       static_cast<unsigned long long>(sum.preemptions),
+      static_cast<unsigned long long>(sum.gathered),
       static_cast<unsigned long long>(sum.evictions),
       static_cast<unsigned long long>(sum.hit_blocks),
       static_cast<long long>(sum.longest_pause),

@@ -159,6 +159,7 @@ SimulationCounts Simulation::counts() const {
           .requests = seen.accepted,
           .tokens = tokens_,
           .preemptions = seen.preemptions,
+          .gathered = seen.gathered,
           .evictions = scheduler_.Stats().evictions,
           .hit_blocks = seen.hit_blocks,
           .longest_pause = seen.longest_pause,

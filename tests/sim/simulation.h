@@ -34,6 +34,7 @@ struct SimulationCounts {
   uint64_t requests = 0;
   uint64_t tokens = 0;
   uint64_t preemptions = 0;
+  uint64_t gathered = 0;
   uint64_t evictions = 0;
   uint64_t hit_blocks = 0;
   int64_t longest_pause = 0;

@@ -56,7 +56,8 @@ StepEvents Traffic::Next(absl::Time now) {
 void Traffic::AddModel(size_t which) {
   SchedulerModel model = world_.models[which].model;
   if (model.base >= 0) model.base = index_[static_cast<size_t>(model.base)];
-  if (model.base < 0 && world_.models[which].model.base >= 0) return;
+  const int base = world_.models[which].model.base;
+  if (base >= 0 && (model.base < 0 || leaving_ == base)) return;
   const absl::StatusOr<int> added = scheduler_->AddModel(model);
   if (!added.ok()) return;
   index_[which] = *added;
