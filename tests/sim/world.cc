@@ -90,12 +90,35 @@ void MakeMixed(Random* random, int num_models, World* world) {
   world->toggles = random->Chance(0.5) ? 0.01 : 0;
 }
 
+// Prompts are short and answers long, so that what was let in outgrows the
+// pool.
+void MakeTight(Random* random, World* world) {
+  MakeMixed(random, 1, world);
+  world->slabs = random->Pick(2, 8);
+  world->arrivals = 0.9;
+  world->toggles = 0;
+  if (random->Chance(0.3)) return;
+  world->max_prompt = random->Pick(10, 60);
+  world->max_generated = random->Pick(60, 200);
+  world->scheduler.watermark = 0;
+  SchedulerModel& model = world->models[0].model;
+  model.max_concurrent = 0;
+  model.max_logits_rows = random->Pick(10, 40);
+}
+
 void MakeFloors(Random* random, int num_models, World* world) {
   world->slabs = random->Pick(8, 20);
   for (int i = 0; i < std::max(2, num_models); ++i) {
     WorldModel added{.model = MakeModel(random)};
     if (added.model.groups.empty()) {
       added.model.groups = {MakeGroup(random, false)};
+    }
+    const bool variant = i > 0 && random->Chance(0.3);
+    if (variant) {
+      const SchedulerModel& base = world->models[0].model;
+      added.model.base = 0;
+      added.model.max_logits_rows = base.max_logits_rows;
+      added.model.share = base.share;
     }
     world->models.push_back(added);
   }
@@ -106,7 +129,11 @@ void MakeFloors(Random* random, int num_models, World* world) {
   for (SchedulerGroup& group : promised.groups) {
     group.block_bytes = std::min<int64_t>(group.block_bytes, 640);
   }
-  world->priorities = random->Chance(0.3);
+  world->priorities = random->Chance(0.5);
+  world->arrivals = 0.9;
+  world->max_live = 40;
+  world->max_generated = 120;
+  world->scheduler.watermark = 0;
 }
 
 // Turns are by device time, and nobody is ever short of blocks.
@@ -164,10 +191,7 @@ World MakeWorld(uint64_t seed, int num_models) {
       MakeMixed(&random, models, &world);
       break;
     case WorldKind::kTight:
-      MakeMixed(&random, 1, &world);
-      world.slabs = random.Pick(2, 8);
-      world.arrivals = 0.9;
-      world.toggles = 0;
+      MakeTight(&random, &world);
       break;
     case WorldKind::kFloors:
       MakeFloors(&random, models, &world);
