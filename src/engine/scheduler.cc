@@ -160,7 +160,7 @@ void Scheduler::PlanLane(Lane* lane, StepPlan* plan) {
 
 // Returns whether a sequence was preempted. A sequence may stay without room:
 // when all that could make place for it hold reservations, which end by
-// themselves.
+// themselves. One that is in its own way is gathered.
 bool Scheduler::GrowRunning(Lane* lane) {
   const uint64_t before = preemptions_;
   for (auto it = lane->running.begin(); it != lane->running.end();) {
@@ -168,7 +168,10 @@ bool Scheduler::GrowRunning(Lane* lane) {
     if (HasBlocksFor(*sequence, sequence->length())) continue;
     while (!Allocate(sequence, sequence->length())) {
       Sequence* const victim = VictimFor(sequence->model);
-      if (victim == nullptr) break;
+      if (victim == nullptr) {
+        if (IsScattered(*sequence)) Gather(sequence);
+        break;
+      }
       Preempt(victim);
       if (victim == sequence) break;
     }

@@ -29,11 +29,13 @@
 // its next token does not see. "Blocks for all their tokens" are then as many
 // as it can hold at once; while it computes its prompt, blocks that fall out of
 // the window become those of later tokens, so that none must be waited for.
-// Models with windows do not use the prefix cache.
+// Models with windows, or with more than one group, do not use the prefix
+// cache: what it keeps of one group would lie in the way of another.
 //
 // Why it cannot hang: what can never fit is refused (CheckFits); the oldest
 // running sequence is never preempted; after three preemptions a sequence
-// comes back with blocks for its worst case and is never preempted again; no
+// comes back with blocks for its worst case and is never preempted again, and
+// so does one whose own blocks, scattered over slabs, are in its way; no
 // sequence is admitted before an older one that waits for blocks, unless its
 // model is below its floor.
 #pragma once
@@ -254,12 +256,16 @@ class Scheduler {
   bool Allocate(Sequence* sequence, int32_t num_tokens);
   int64_t MissingBlocks(const Sequence& sequence, size_t group,
                         int32_t num_tokens) const;
+  std::vector<int64_t> MissingBlocks(const Sequence& sequence,  // [group]
+                                     int32_t num_tokens) const;
   // Whether nothing is missing, of what it may hold at once.
   bool HasBlocksFor(const Sequence& sequence, int32_t num_tokens) const;
   void TakeBackFloor(const Sequence& waiting);
   Sequence* VictimFor(int model) const;
   Sequence* VictimFor(int model, bool own_too) const;
   void Preempt(Sequence* sequence);
+  bool IsScattered(const Sequence& sequence) const;
+  void Gather(Sequence* sequence);
   // Takes all blocks of a running sequence and lets it wait; it is computed
   // anew.
   void Requeue(Sequence* sequence);

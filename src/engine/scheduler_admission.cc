@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -23,10 +24,14 @@ void Scheduler::AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan) {
   }
 }
 
-// Of all models of the lane that may run one more: by priority, then age. Null
-// if there is none, or none that was not refused in this step.
+// Of all models of the lane that may run one more: those first that are below
+// their floor and stay within it, since what was taken back for them is theirs;
+// then by priority, then age. Null if there is none, or none that was not
+// refused in this step.
 Sequence* Scheduler::NextWaiting(const Lane& lane) const {
+  using Turn = std::tuple<bool, int64_t, RequestId>;
   Sequence* next = nullptr;
+  Turn its_turn;
   for (const int model : lane.models) {
     const ModelState& its_model = state(model);
     const int32_t most = its_model.model.max_concurrent;
@@ -34,10 +39,12 @@ Sequence* Scheduler::NextWaiting(const Lane& lane) const {
     if (most > 0 && its_model.running >= most) continue;
     Sequence* const first = its_model.waiting.Next();
     if (first == nullptr) continue;
-    if (next == nullptr || first->priority > next->priority ||
-        (first->priority == next->priority && first->id < next->id)) {
-      next = first;
-    }
+    const bool owed =
+        pool_->BelowFloor(its_model.pool.id) && WithinFloor(*first);
+    const Turn turn(!owed, -int64_t{first->priority}, first->id);
+    if (next != nullptr && its_turn < turn) continue;
+    next = first;
+    its_turn = turn;
   }
   return next;
 }
@@ -160,14 +167,10 @@ bool Scheduler::BelowWatermark(const Sequence& sequence) const {
 
 // Whether its model stays within its floor when it is admitted.
 bool Scheduler::WithinFloor(const Sequence& sequence) const {
-  const std::vector<GroupId>& groups = StateOf(sequence).pool.groups;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    if (pool_->FloorBlocks(groups[i]) <
-        MissingBlocks(sequence, i, TokensToAdmit(sequence))) {
-      return false;
-    }
-  }
-  return true;
+  const PoolModel& pool = StateOf(sequence).pool;
+  return pool_->NeededSlabs(pool,
+                            MissingBlocks(sequence, TokensToAdmit(sequence))) <=
+         pool_->FloorSlabs(pool.id);
 }
 
 bool Scheduler::NothingRuns() const {
@@ -177,8 +180,7 @@ bool Scheduler::NothingRuns() const {
 }
 
 int32_t Scheduler::TokensToAdmit(const Sequence& sequence) const {
-  return sequence.preemptions >= kMaxPreemptions ? sequence.max_kv_tokens
-                                                 : sequence.length();
+  return sequence.reserves ? sequence.max_kv_tokens : sequence.length();
 }
 
 }  // namespace headcount

@@ -107,8 +107,7 @@ void Scheduler::CheckTables(const Sequence& sequence) const {
     const Retention& retention = its_model.model.groups[i].retention;
     // Whoever is let in can compute its prompt without waiting for memory, and
     // whoever has a reservation, all that it will.
-    if (sequence.preemptions >= kMaxPreemptions ||
-        sequence.computed < sequence.prompt_tokens) {
+    if (sequence.reserves || sequence.computed < sequence.prompt_tokens) {
       CHECK(MissingBlocks(sequence, i, TokensToAdmit(sequence)) == 0)
           << sequence.id;
     }

@@ -26,6 +26,15 @@ bool Scheduler::Allocate(Sequence* sequence, int32_t num_tokens) {
   return true;
 }
 
+std::vector<int64_t> Scheduler::MissingBlocks(const Sequence& sequence,
+                                              int32_t num_tokens) const {
+  std::vector<int64_t> missing;
+  for (size_t i = 0; i < sequence.tables.size(); ++i) {
+    missing.push_back(MissingBlocks(sequence, i, num_tokens));
+  }
+  return missing;
+}
+
 int64_t Scheduler::MissingBlocks(const Sequence& sequence, size_t group,
                                  int32_t num_tokens) const {
   const BlockTable& table = sequence.tables[group];
@@ -46,15 +55,15 @@ bool Scheduler::HasBlocksFor(const Sequence& sequence,
 
 // Preempts what has borrowed from the floor that the sequence needs.
 void Scheduler::TakeBackFloor(const Sequence& waiting) {
-  const std::vector<GroupId>& groups = StateOf(waiting).pool.groups;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    const int64_t needed = MissingBlocks(waiting, i, TokensToAdmit(waiting));
-    while (pool_->ReachableBlocks(groups[i]) <
-           std::min(needed, pool_->FloorBlocks(groups[i]))) {
-      Sequence* const victim = VictimFor(waiting.model, /*own_too=*/false);
-      if (victim == nullptr) return;
-      Preempt(victim);
-    }
+  const PoolModel& pool = StateOf(waiting).pool;
+  const std::vector<int64_t> missing =
+      MissingBlocks(waiting, TokensToAdmit(waiting));
+  while (
+      pool_->ReachableSlabs(pool.id) <
+      std::min(pool_->NeededSlabs(pool, missing), pool_->FloorSlabs(pool.id))) {
+    Sequence* const victim = VictimFor(waiting.model, /*own_too=*/false);
+    if (victim == nullptr) return;
+    Preempt(victim);
   }
 }
 
@@ -82,7 +91,7 @@ Sequence* Scheduler::VictimFor(int model, bool own_too) const {
     if (lane == nullptr) continue;
     for (const auto& [id, sequence] : lane->running) {
       if (sequence == oldest || sequence->tables.empty()) continue;
-      if (sequence->preemptions >= kMaxPreemptions) continue;
+      if (sequence->reserves) continue;
       const PoolModelId holder = StateOf(*sequence).pool.id;
       if (holder == taker
               ? !own_too
@@ -98,8 +107,23 @@ Sequence* Scheduler::VictimFor(int model, bool own_too) const {
   return victim;
 }
 
+// Whether the sequence is all that its model runs, and its blocks lie in more
+// slabs than they need: those that shared these slabs have ended. What it
+// lacks for one group may then be in slabs of another.
+bool Scheduler::IsScattered(const Sequence& sequence) const {
+  const ModelState& its_model = StateOf(sequence);
+  return its_model.running == 1 && pool_->SpareSlabs(its_model.pool) > 0;
+}
+
+// Lets it begin anew, side by side, with blocks for all that it can become, so
+// that this does not happen to it again.
+void Scheduler::Gather(Sequence* sequence) {
+  sequence->reserves = true;
+  Requeue(sequence);
+}
+
 void Scheduler::Preempt(Sequence* sequence) {
-  ++sequence->preemptions;
+  sequence->reserves |= ++sequence->preemptions >= kMaxPreemptions;
   ++preemptions_;
   ++StateOf(*sequence).preemptions;
   Requeue(sequence);

@@ -37,11 +37,8 @@ absl::StatusOr<int> Scheduler::AddModel(const SchedulerModel& model) {
   auto added = std::make_unique<ModelState>();
   added->model = model;
   added->pool = *std::move(pool);
-  added->shares_prefix = options_.prefix_cache && !model.groups.empty() &&
-                         std::all_of(model.groups.begin(), model.groups.end(),
-                                     [](const SchedulerGroup& group) {
-                                       return group.retention.full();
-                                     });
+  added->shares_prefix = options_.prefix_cache && model.groups.size() == 1 &&
+                         model.groups[0].retention.full();
   added->lane = JoinLane(index, model);
   models_[static_cast<size_t>(index)] = std::move(added);
   RefreshLimits();

@@ -70,6 +70,7 @@ struct Sequence {
   // logits, so that recomputing after a preemption emits nothing twice.
   int32_t next_logits;
   int32_t preemptions = 0;
+  bool reserves = false;      // is let in on blocks for max_kv_tokens
   bool admitted = false;      // once, and so charged to its tenant
   int32_t cached_tokens = 0;  // found in the prefix cache when first admitted
   std::vector<BlockTable> tables;  // [group]

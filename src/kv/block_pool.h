@@ -128,9 +128,16 @@ class BlockPool {
   // Blocks that Allocate could hand to `group` now / after evictions as well.
   int64_t AvailableBlocks(GroupId group) const;
   int64_t ReachableBlocks(GroupId group) const;
-  // Blocks that the group can have, now or by what others give back, with its
-  // model still within its floor; 0 where that has none or is over it.
-  int64_t FloorBlocks(GroupId group) const;
+  // The same for all groups of a model at once, which compete for slabs: those
+  // that it needs for so many blocks more of each, [group], besides its slabs
+  // with used blocks; those that it can have, after evictions of its own too;
+  // and those that its floor promises, negative if it has none or is over it.
+  int64_t NeededSlabs(const PoolModel& model,
+                      absl::Span<const int64_t> blocks) const;
+  int64_t ReachableSlabs(PoolModelId model) const;
+  int64_t FloorSlabs(PoolModelId model) const;
+  // How many fewer its used blocks would need if they lay side by side.
+  int64_t SpareSlabs(const PoolModel& model) const;
   // Blocks that the group can have so that the other model `beside` can still
   // come to its ceiling.
   int64_t BlocksBeside(PoolModelId beside, GroupId group) const;
@@ -221,6 +228,8 @@ class BlockPool {
   void LendSlab(GroupId group, int slab);
   void Unref(int slab, int block);
   void Free(int slab, int block);  // neither used nor cached any more
+  // Slabs of the model in which blocks are cached and none is used.
+  int64_t IdleSlabs(PoolModelId model) const;
   // Slabs that the model may still be lent.
   int64_t LendableSlabs(PoolModelId model) const;
   Place PlaceOf(int64_t offset) const;

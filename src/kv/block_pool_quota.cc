@@ -47,13 +47,55 @@ int64_t BlockPool::ReachableBlocks(GroupId id) const {
          to.used_blocks;
 }
 
-int64_t BlockPool::FloorBlocks(GroupId id) const {
-  const Group& to = group(id);
-  const Member& owner = member(to.model);
-  const int64_t more = owner.floor_slabs - owner.lent_slabs;
-  if (owner.floor_slabs == 0 || more < 0) return 0;
-  return (static_cast<int64_t>(to.slabs.size()) + more) * to.blocks_per_slab -
-         to.used_blocks;
+int64_t BlockPool::NeededSlabs(const PoolModel& model,
+                               absl::Span<const int64_t> blocks) const {
+  CHECK(blocks.size() == model.groups.size()) << blocks.size() << " counts";
+  int64_t needed = 0;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    const Group& to = group(model.groups[i]);
+    int64_t missing = blocks[i];
+    for (const int id : to.slabs) {
+      if (slab(id).used > 0) missing -= to.blocks_per_slab - slab(id).used;
+    }
+    if (missing > 0) {
+      needed += (missing + to.blocks_per_slab - 1) / to.blocks_per_slab;
+    }
+  }
+  return needed;
+}
+
+int64_t BlockPool::IdleSlabs(PoolModelId model) const {
+  return std::count_if(slabs_.begin(), slabs_.end(), [&](const Slab& lent) {
+    return lent.cached > 0 && lent.used == 0 &&
+           group(lent.group).model == model;
+  });
+}
+
+int64_t BlockPool::ReachableSlabs(PoolModelId id) const {
+  int64_t others = static_cast<int64_t>(free_slabs_.size());
+  for (PoolModelId other = 0; other < static_cast<int>(members_.size());
+       ++other) {
+    if (other == id || !OverFloor(other)) continue;
+    const int64_t borrowed =
+        member(other).lent_slabs - member(other).floor_slabs;
+    others += std::min(borrowed, IdleSlabs(other));
+  }
+  return std::min(others, LendableSlabs(id)) + IdleSlabs(id);
+}
+
+int64_t BlockPool::FloorSlabs(PoolModelId id) const {
+  const Member& owner = member(id);
+  if (owner.floor_slabs == 0) return -1;
+  return owner.floor_slabs - (owner.lent_slabs - IdleSlabs(id));
+}
+
+int64_t BlockPool::SpareSlabs(const PoolModel& model) const {
+  int64_t spare = member(model.id).lent_slabs - IdleSlabs(model.id);
+  for (const GroupId id : model.groups) {
+    const int64_t per_slab = group(id).blocks_per_slab;
+    spare -= (group(id).used_blocks + per_slab - 1) / per_slab;
+  }
+  return spare;
 }
 
 int64_t BlockPool::BlocksBeside(PoolModelId beside, GroupId id) const {

@@ -1,5 +1,7 @@
 #include "kv/prefix_cache.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace headcount {
@@ -42,6 +44,8 @@ void PrefixCache::Forget(GroupId group) {
   for (const auto& [key, offset] : blocks_) {
     if (key.first == group) offsets.push_back(offset);
   }
+  // The map has an order of its own in each run, and the pool would keep it.
+  std::sort(offsets.begin(), offsets.end());
   for (const int64_t offset : offsets) Evict(offset);
 }
 

@@ -51,6 +51,39 @@ TEST(SchedulerSharingTest, ABorrowerIsPreemptedForAnothersFloor) {
   driver.RunDry();
 }
 
+// Users of a model with windows waited for others to end, whatever its floor.
+TEST(SchedulerSharingTest, AFloorIsForAllGroupsOfAModelAtOnce) {
+  DriverOptions options = ModelsOf(4, {{}, {.floor_bytes = 2 * 1024}});
+  options.models[1].block_bytes = {1024, 1024};
+  options.models[1].windows = {0, 32};
+  SchedulerDriver driver(options);
+  for (int i = 0; i < 3; ++i) driver.Submit(8, 8, 0);
+  driver.Step();
+  EXPECT_EQ(driver.pool().bytes().free, 1024) << "enough for either group";
+  const RequestId owner = driver.Submit(8, 8, 1);
+  driver.Step();
+  driver.Step();
+  EXPECT_TRUE(driver.Runs(owner));
+  driver.RunDry();
+}
+
+// They were preempted in vain: an urgent request took the room at once.
+TEST(SchedulerSharingTest, WhatAFloorTakesBackIsForItsOwner) {
+  DriverOptions options = ModelsOf(4, {{}, {.floor_bytes = 2 * 1024}});
+  options.models[1].base = 0;
+  SchedulerDriver driver(options);
+  for (int i = 0; i < 4; ++i) driver.Submit(8, 8, 0);
+  driver.Step();
+  Request urgent = RequestOf(8, 8);
+  urgent.priority = 1;
+  const RequestId other = driver.Submit(std::move(urgent));
+  const RequestId owner = driver.Submit(20, 8, 1);
+  driver.Step();
+  EXPECT_TRUE(driver.Runs(owner));
+  EXPECT_FALSE(driver.Runs(other));
+  driver.RunDry();
+}
+
 TEST(SchedulerSharingTest, ACacheOverItsFloorGivesWayFirst) {
   SchedulerDriver driver(ModelsOf(8, {{}, {.floor_bytes = 4 * 1024}}));
   for (int i = 0; i < 4; ++i) driver.Submit(2 * 16, 1, 0);

@@ -156,15 +156,31 @@ TEST(BlockPool, FloorsOfOthersAreNotForGood) {
   const GroupId other = GroupOf(&pool, 1024);
   EXPECT_EQ(pool.TotalBlocks(other), 5) << "what can be counted on";
   EXPECT_EQ(pool.AvailableBlocks(other), 8) << "what can be borrowed";
-  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 6);
+  EXPECT_EQ(pool.FloorSlabs(floor.id), 3);
   const std::vector<BlockRef> mine = pool.Allocate(floor.groups[0], 3);
-  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 3);
+  EXPECT_EQ(pool.FloorSlabs(floor.id), 1);
+  EXPECT_EQ(pool.NeededSlabs(floor, {4}), 2) << "one has room in its slab";
   EXPECT_TRUE(pool.BelowFloor(floor.id));
   EXPECT_FALSE(pool.OverFloor(floor.id));
   const std::vector<BlockRef> more = pool.Allocate(floor.groups[0], 4);
   EXPECT_TRUE(pool.OverFloor(floor.id));
-  EXPECT_EQ(pool.FloorBlocks(floor.groups[0]), 0);
-  EXPECT_EQ(pool.FloorBlocks(other), 0) << "it has no floor";
+  EXPECT_LT(pool.FloorSlabs(floor.id), 0);
+  EXPECT_LT(pool.FloorSlabs(1), 0) << "it has no floor";
+}
+
+TEST(BlockPool, GroupsOfAModelCompeteForSlabs) {
+  BlockPool pool({.capacity_bytes = 4 * 1024, .slab_bytes = 1024});
+  const PoolModel two = pool.AddModel({}, {512, 256}).value();
+  EXPECT_EQ(pool.ReachableSlabs(two.id), 4);
+  EXPECT_EQ(pool.NeededSlabs(two, {1, 1}), 2);
+  EXPECT_EQ(pool.NeededSlabs(two, {3, 5}), 4);
+  std::vector<BlockRef> first = pool.Allocate(two.groups[0], 4);
+  first.erase(first.begin());
+  EXPECT_EQ(pool.NeededSlabs(two, {1, 8}), 2);
+  EXPECT_EQ(pool.ReachableSlabs(two.id), 2);
+  EXPECT_EQ(pool.SpareSlabs(two), 0);
+  first.pop_back();
+  EXPECT_EQ(pool.SpareSlabs(two), 1) << "two blocks in two slabs";
 }
 
 TEST(BlockPool, APublishedBlockIsCachedWhenNobodyHoldsIt) {
