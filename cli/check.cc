@@ -48,9 +48,9 @@ void PrintServed(absl::Span<const ModelFiles> models, const Server& server,
                  int64_t pool, const CheckOptions& options, Console& console) {
   if (options.output == OutputFormat::kJson) {
     Json json = {{"kv_pool_bytes", pool}, {"models", Json::array()}};
-    for (const ServedModel& model : server.models()) {
-      Json entry = ModelJson(model.description);
-      entry["kv_pool_tokens"] = PoolTokens(pool, model.description);
+    for (const auto& model : server.models()) {
+      Json entry = ModelJson(model->description);
+      entry["kv_pool_tokens"] = PoolTokens(pool, model->description);
       entry["files"] = ModelFilesJson(models[json["models"].size()]);
       json["models"].push_back(std::move(entry));
     }
@@ -58,25 +58,26 @@ void PrintServed(absl::Span<const ModelFiles> models, const Server& server,
     return;
   }
   PrintFiles(models, options, console);
-  for (const ServedModel& model : server.models()) {
-    console.out << RenderModel(model.description) << "\n";
+  for (const auto& model : server.models()) {
+    console.out << RenderModel(model->description) << "\n";
   }
   console.out << "KV pool of " << FormatByteSize(pool) << ":\n";
-  for (const ServedModel& model : server.models()) {
-    console.out << "  " << FormatCount(PoolTokens(pool, model.description))
-                << " tokens of " << model.name << " alone\n";
+  for (const auto& model : server.models()) {
+    console.out << "  " << FormatCount(PoolTokens(pool, model->description))
+                << " tokens of " << model->name << " alone\n";
   }
   console.out << "ok\n";
 }
 
 // Says what the files are also where they cannot be served.
 absl::Status Check(const CheckOptions& options, Console& console) {
-  const absl::StatusOr<config::v1::ServerConfig> config =
+  absl::StatusOr<config::v1::ServerConfig> config =
       ReadConfiguration(options.server);
   if (!config.ok()) return config.status();
   std::vector<ModelFiles> models;
   absl::Status problem;
-  for (const config::v1::ModelSpec& spec : config->models()) {
+  for (config::v1::ModelSpec& spec : *config->mutable_models()) {
+    spec.set_preload("on");  // it will have to, some time
     models.push_back(ReadModelFiles(spec.source().path()));
     for (const absl::Status& status : models.back().problems) {
       problem.Update(status);

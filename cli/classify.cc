@@ -35,6 +35,7 @@ struct ClassifyOptions {
   std::string field;
   int32_t batch = 32;
   bool summary = false;
+  int32_t priority = 0;
 };
 
 void AddFlags(CLI::App& app, ClassifyOptions* options) {
@@ -56,6 +57,7 @@ void AddFlags(CLI::App& app, ClassifyOptions* options) {
   app.add_flag("--summary", options->summary,
                "only how many texts got which label, and the accuracy");
   AddModel(app, &options->model);
+  AddPriority(app, &options->priority);
   AddOutput(app, &options->output);
   AddClientFlags(app, &options->client);
   app.parse_complete_callback([texts, input] {
@@ -106,6 +108,7 @@ absl::StatusOr<std::vector<v1::Classification>> ClassifyAll(
     const size_t end = BatchEnd(texts, begin, options.batch);
     v1::ClassifyRequest request;
     request.set_model(options.model);
+    request.set_priority(options.priority);
     for (size_t i = begin; i < end; ++i) request.add_inputs(texts[i].text);
     OpenCalls::Call call(&calls, client);
     v1::ClassifyResponse response;

@@ -19,6 +19,10 @@ void AddClientFlags(CLI::App& app, ClientOptions* options) {
       "longest time that a call may take")
       ->default_str(absl::FormatDuration(options->timeout))
       ->group("Connection");
+  app.add_option("--tenant", options->tenant,
+                 "who asks: tenants share a model fairly, and no prefixes")
+      ->type_name("NAME")
+      ->group("Connection");
 }
 
 Client::Client(ClientOptions options) : options_(std::move(options)) {
@@ -31,6 +35,9 @@ Client::Client(ClientOptions options) : options_(std::move(options)) {
 
 void Client::Prepare(grpc::ClientContext* context) const {
   context->set_deadline(absl::ToChronoTime(absl::Now() + options_.timeout));
+  if (!options_.tenant.empty()) {
+    context->AddMetadata("x-headcount-tenant", options_.tenant);
+  }
 }
 
 absl::Status Client::Check(const grpc::Status& status) const {

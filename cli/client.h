@@ -15,9 +15,10 @@ namespace headcount {
 struct ClientOptions {
   std::string address = "127.0.0.1:50051";
   absl::Duration timeout = absl::Minutes(5);
+  std::string tenant = {};  // empty: the one without a name
 };
 
-// --address and --timeout.
+// --address, --timeout and --tenant.
 void AddClientFlags(CLI::App& app, ClientOptions* options);
 
 // Thread-safe. Connects with the first call, plainly (no TLS) and never through
@@ -29,7 +30,7 @@ class Client {
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
   const std::string& address() const { return options_.address; }
 
-  // Gives the call its deadline.
+  // Gives the call its deadline and tenant.
   void Prepare(grpc::ClientContext* context) const;
 
   // FromRpc with what this client knows.

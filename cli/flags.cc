@@ -73,6 +73,14 @@ CLI::Option* AddModel(CLI::App& app, std::string* model) {
       ->type_name("NAME");
 }
 
+CLI::Option* AddPriority(CLI::App& app, int32_t* priority) {
+  return app
+      .add_option("--priority", *priority,
+                  "the higher, the sooner it is admitted; -100 to 100")
+      ->type_name("N")
+      ->default_str("0");
+}
+
 void NameEnvironment(CLI::App& app) {
   for (CLI::Option* option : app.get_options()) {
     if (option->get_lnames().empty() || option == app.get_help_ptr()) continue;

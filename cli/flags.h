@@ -38,6 +38,9 @@ CLI::Option* AddOutput(CLI::App& app, OutputFormat* output);
 // -m, --model NAME
 CLI::Option* AddModel(CLI::App& app, std::string* model);
 
+// --priority N
+CLI::Option* AddPriority(CLI::App& app, int32_t* priority);
+
 // Gives every long flag of `app` the environment variable HEADCOUNT_<FLAG>.
 void NameEnvironment(CLI::App& app);
 

@@ -49,6 +49,7 @@ struct GenerateOptions {
   std::map<int32_t, float> logit_bias;
   std::vector<std::string> choices;
   std::optional<uint64_t> seed;
+  int32_t priority = 0;
 };
 
 void AddPromptFlags(CLI::App& app, GenerateOptions* options) {
@@ -62,6 +63,7 @@ void AddPromptFlags(CLI::App& app, GenerateOptions* options) {
                          ->type_name("IDS")
                          ->excludes(text);
   AddModel(app, &options->model);
+  AddPriority(app, &options->priority);
   AddOutput(app, &options->output);
   app.parse_complete_callback([text, ids] {
     if (text->count() + ids->count() == 0) {
@@ -143,6 +145,7 @@ v1::GenerateRequest MakeRequest(const GenerateOptions& options,
                                 Console& console) {
   v1::GenerateRequest request;
   request.set_model(options.model);
+  request.set_priority(options.priority);
   if (!options.prompt_ids.empty()) {
     request.mutable_tokens()->mutable_ids()->Assign(options.prompt_ids.begin(),
                                                     options.prompt_ids.end());

@@ -54,7 +54,7 @@ absl::Status List(const ListOptions& options, Console& console) {
                {"RUNNING", Align::kRight},
                {"WAITING", Align::kRight}});
   for (const v1::Model& model : response.models()) {
-    if (model.state() == v1::Model::STATE_FAILED) {
+    if (model.num_layers() == 0) {  // not loaded: nothing is known of it
       table.AddRow({model.name(), StateName(model.state()), "-", "-", "-", "-",
                     "-", "-", "-", "-"});
       continue;

@@ -12,7 +12,13 @@
 //
 //   headcount list                       what is served, and what it costs
 //   headcount show mailroom              which heads run, layer by layer
+//   headcount ps                         what runs, and who holds the KV pool
 //   headcount bench --streams 16         how fast it answers
+//
+// Change what is served while it runs:
+//
+//   headcount load smollm2               a configured model
+//   headcount unload smollm2             and back
 //
 // Before serving and while it runs:
 //
@@ -36,7 +42,9 @@
 #include "cli/generate.h"
 #include "cli/health.h"
 #include "cli/help_markdown.h"
+#include "cli/lifecycle.h"
 #include "cli/list.h"
+#include "cli/ps.h"
 #include "cli/serve.h"
 #include "cli/show.h"
 #include "cli/version.h"
@@ -47,10 +55,14 @@ int main(int argc, char** argv) {
   Console console = Console::Standard(argv[0]);
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
-      ServeCommand(*root),   CheckCommand(*root),    GenerateCommand(*root),
-      ChatCommand(*root),    ClassifyCommand(*root), BenchCommand(*root),
-      ListCommand(*root),    ShowCommand(*root),     HealthCommand(*root),
-      VersionCommand(*root), DemoCommand(*root),     HelpMarkdownCommand(*root),
+      ServeCommand(*root),    CheckCommand(*root),
+      GenerateCommand(*root), ChatCommand(*root),
+      ClassifyCommand(*root), BenchCommand(*root),
+      ListCommand(*root),     ShowCommand(*root),
+      PsCommand(*root),       LoadCommand(*root),
+      UnloadCommand(*root),   DrainCommand(*root),
+      HealthCommand(*root),   VersionCommand(*root),
+      DemoCommand(*root),     HelpMarkdownCommand(*root),
   };
   return RunCommand(*root, commands, {argv + 1, argv + argc}, console);
 }

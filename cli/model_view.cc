@@ -90,6 +90,12 @@ std::string StateName(v1::Model::State state) {
       return "draining";
     case v1::Model::STATE_FAILED:
       return "failed";
+    case v1::Model::STATE_UNLOADED:
+      return "unloaded";
+    case v1::Model::STATE_LOADING:
+      return "loading";
+    case v1::Model::STATE_UNLOADING:
+      return "unloading";
     default:
       return "unknown";
   }

@@ -22,14 +22,15 @@ std::string Reachable(const std::string& address) {
                              {{"0.0.0.0:", "127.0.0.1:"}, {"[::]:", "[::1]:"}});
 }
 
-std::string ModelTable(const std::vector<ServedModel>& models) {
+std::string ServedTable(
+    const std::vector<std::shared_ptr<const ServedModel>>& models) {
   Table table({{"MODEL"},
                {"HEADS", Align::kRight},
                {"KV HEADS", Align::kRight},
                {"KV/TOKEN", Align::kRight},
                {"WEIGHTS", Align::kRight}});
-  for (const ServedModel& served : models) {
-    const v1::Model& model = served.description;
+  for (const auto& served : models) {
+    const v1::Model& model = served->description;
     table.AddRow(
         {model.name(),
          absl::StrCat(model.query_heads(), "/", model.query_heads_unpruned()),
@@ -50,14 +51,18 @@ std::string NotLoaded(const std::vector<FailedModel>& models) {
   return text;
 }
 
-// Two commands that work when they are pasted into another terminal.
+// Commands that work when they are pasted into another terminal.
 std::string ClientCommands(const Server& server, const Console& console) {
   std::string where;
   if (server.grpc_address() != "127.0.0.1:50051") {
     absl::StrAppend(&where, " --address ", Reachable(server.grpc_address()));
   }
-  const ServedModel& first = server.models().front();
-  if (server.models().size() + server.failed_models().size() > 1) {
+  const auto models = server.models();
+  if (models.empty()) {
+    return absl::StrCat("  ", console.program, " list", where, "\n");
+  }
+  const ServedModel& first = *models.front();
+  if (models.size() + server.failed_models().size() > 1) {
     absl::StrAppend(&where, " -m ", first.name);
   }
   return absl::StrCat(
@@ -79,7 +84,7 @@ absl::Status Serve(const ServerFlags& flags, Console& console) {
   console.out << "gRPC     " << (*server)->grpc_address() << "\n"
               << "metrics  http://" << (*server)->metrics_address()
               << "/metrics\n\n"
-              << ModelTable((*server)->models())
+              << ServedTable((*server)->models())
               << NotLoaded((*server)->failed_models())
               << "\nTry, in another terminal:\n"
               << ClientCommands(**server, console) << std::flush;

@@ -62,6 +62,10 @@ void AddModelFlags(CLI::App& app, ServerFlags* flags) {
   app.add_option("--config", flags->config_path,
                  "YAML file of the server, which can name models, too")
       ->type_name("FILE");
+  app.add_option("--models-dir", flags->models_dir,
+                 "folder whose folders and .gguf files are models, each of "
+                 "them served under its name")
+      ->type_name("DIR");
   app.add_option("--name", flags->name,
                  "name of the model; that of its folder or its YAML unless set")
       ->type_name("NAME");
@@ -156,8 +160,10 @@ void AddServerFlags(CLI::App& app, ServerFlags* flags) {
   AddAddressFlags(app, flags);
   AddResourceFlags(app, flags);
   app.parse_complete_callback([flags] {
-    if (flags->models.empty() && flags->config_path.empty()) {
-      throw CLI::ValidationError("MODEL", "name a model, or --config");
+    if (flags->models.empty() && flags->config_path.empty() &&
+        flags->models_dir.empty()) {
+      throw CLI::ValidationError("MODEL",
+                                 "name a model, --models-dir or --config");
     }
     if (flags->models.size() != 1 &&
         !(flags->mask_file.empty() && flags->name.empty())) {
@@ -184,6 +190,10 @@ absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags) {
       spec->mutable_heads()->set_mask_file(flags.mask_file);
     }
     *config.add_models() = *std::move(spec);
+  }
+  if (!flags.models_dir.empty()) config.set_models_dir(flags.models_dir);
+  if (absl::Status status = AddModelsOfFolder(&config); !status.ok()) {
+    return status;
   }
   for (const auto& set : flags.overrides) set(config);
   if (absl::Status status = ValidateServerConfig(config); !status.ok()) {

@@ -14,6 +14,7 @@ namespace headcount {
 
 struct ServerFlags {
   std::string config_path;          // --config; empty: none
+  std::string models_dir;           // --models-dir; empty: none
   std::vector<std::string> models;  // folders, GGUF or YAML files
   std::string mask_file;            // for the one model of `models`
   std::string name;                 // the same

@@ -54,6 +54,14 @@ bool IsRequestId(absl::string_view id) {
          });
 }
 
+bool IsTenant(absl::string_view tenant) {
+  return tenant.size() <= kMaxTenantBytes &&
+         std::all_of(tenant.begin(), tenant.end(), [](char c) {
+           return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
+                  absl::string_view("._-").find(c) != absl::string_view::npos;
+         });
+}
+
 bool IsOutOfTime(absl::Time now, absl::Time arrival, absl::Time deadline) {
   constexpr absl::Duration kTravel = absl::Milliseconds(20);
   return now >= deadline - kTravel - (deadline - arrival) / 100;
@@ -82,7 +90,8 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
       context_(context),
       arrival_(serving->clock->Now()),
       deadline_(std::min(absl::FromChrono(context->deadline()),
-                         arrival_ + kMaxDeadline)) {
+                         arrival_ + kMaxDeadline)),
+      tenant_(MetadataValue(*context, "x-headcount-tenant")) {
   line_.method = NamesOf(method).method;
   const absl::string_view id = MetadataValue(*context, "x-request-id");
   line_.request_id =
@@ -94,23 +103,35 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
   serving->metrics->CallStarted(method);
 }
 
-absl::StatusOr<const ServedModel*> CallRecord::FindModel(
+void CallRecord::Complete(Request* request) const {
+  request->deadline = deadline_;
+  request->tenant = tenant_;
+}
+
+absl::StatusOr<std::shared_ptr<const ServedModel>> CallRecord::FindModel(
     absl::string_view name) {
-  const absl::StatusOr<const ServedModel*> model = serving_->models->Find(name);
+  const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
+      serving_->models->Find(name);
   if (!model.ok()) {
-    const FailedModel* failed = serving_->models->FindFailed(name);
-    if (failed != nullptr) line_.model = failed->name;
+    if (serving_->models->FindEntry(name).has_value()) {
+      line_.model = std::string(name);
+    }
     return model;
   }
-  model_ = (*model)->index;
+  model_ = (*model)->position;
   line_.model = (*model)->name;
   return model;
 }
 
-absl::StatusOr<const ServedModel*> CallRecord::FindModelToRun(
+absl::StatusOr<std::shared_ptr<const ServedModel>> CallRecord::FindModelToRun(
     absl::string_view name) {
   const absl::Status open = serving_->admission->CheckOpen();
   if (!open.ok()) return open;
+  if (!IsTenant(tenant_)) {
+    return FieldError("x-headcount-tenant",
+                      absl::StrCat("at most ", kMaxTenantBytes,
+                                   " letters, digits, '.', '_' and '-'"));
+  }
   return FindModel(name);
 }
 
@@ -124,6 +145,7 @@ void CallRecord::AddEnding(Outcome outcome, const Ending& ending) {
   if (!outcome_.has_value() || Succeeded(*outcome_)) outcome_ = outcome;
   line_.prompt_tokens += ending.prompt_tokens;
   line_.generated_tokens += ending.generated_tokens;
+  line_.cached_tokens += ending.cached_tokens;
   if (ending.scheduled != absl::InfinitePast()) {
     line_.queue = std::max(line_.queue.value_or(absl::ZeroDuration()),
                            ending.scheduled - ending.submitted);
@@ -144,6 +166,7 @@ void CallRecord::AddRejection(const absl::Status& status) {
 v1::Usage CallRecord::Usage() const {
   v1::Usage usage;
   usage.set_prompt_tokens(static_cast<int32_t>(line_.prompt_tokens));
+  usage.set_cached_tokens(static_cast<int32_t>(line_.cached_tokens));
   usage.set_generated_tokens(static_cast<int32_t>(line_.generated_tokens));
   usage.set_time_to_first_token_ms(absl::ToDoubleMilliseconds(
       line_.time_to_first_token.value_or(absl::ZeroDuration())));

@@ -26,6 +26,10 @@ absl::string_view TraceIdOf(absl::string_view traceparent);
 // letters, digits and "._:/-".
 bool IsRequestId(absl::string_view id);
 
+// Whether it can be in x-headcount-tenant: at most kMaxTenantBytes letters,
+// digits and "._-"; empty is the tenant without a name.
+bool IsTenant(absl::string_view tenant);
+
 // Whether a client that hangs up at `now` does so because its time is over. By
 // its own clock it may be, a little before it is by ours: the call took time to
 // arrive, and gRPC rounds a timeout up by as much as 1 % to send it.
@@ -47,11 +51,17 @@ class CallRecord {
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
 
+  // Gives the request what it has of the call: deadline and tenant.
+  void Complete(Request* request) const;
+
   // The model that the call names, or why it cannot run. From then on counts
   // and the log line are that model's; of one that did not load, the log line.
-  absl::StatusOr<const ServedModel*> FindModel(absl::string_view name);
-  // The same for a call that will run it: Unavailable while the server drains.
-  absl::StatusOr<const ServedModel*> FindModelToRun(absl::string_view name);
+  absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(
+      absl::string_view name);
+  // The same for a call that will run it: Unavailable while the server drains,
+  // InvalidArgument for a tenant that cannot be one.
+  absl::StatusOr<std::shared_ptr<const ServedModel>> FindModelToRun(
+      absl::string_view name);
 
   // Counts a sequence that the engine has ended. A cancel from a client that is
   // out of time counts as its deadline.
@@ -73,6 +83,7 @@ class CallRecord {
   grpc::CallbackServerContext* const context_;
   const absl::Time arrival_;
   absl::Time deadline_;
+  std::string tenant_;
   int model_ = Metrics::kNoModel;
   std::optional<Outcome> outcome_;
   RequestLine line_;

@@ -112,7 +112,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
   absl::Status Prepare(const v1::ClassifyRequest& request,
                        std::vector<Request>* requests) {
     MutexLock lock(&mutex_);
-    const absl::StatusOr<const ServedModel*> model =
+    const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
         record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
     model_ = *model;
@@ -121,7 +121,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
     if (!made.ok()) return made.status();
     *requests = *std::move(made);
     for (Request& next : *requests) {
-      next.deadline = record_.deadline();
+      record_.Complete(&next);
       parts_.push_back(std::make_shared<ClassifyPart>(
           shared_from_this(), serving_->admission,
           static_cast<int>(parts_.size()),
@@ -198,7 +198,7 @@ class ClassifyCall final : public grpc::ServerUnaryReactor,
   }
 
   const Serving* const serving_;
-  const ServedModel* model_ = nullptr;  // set before the first part
+  std::shared_ptr<const ServedModel> model_;  // set before the first part
   Mutex mutex_;
   CallRecord record_ ABSL_GUARDED_BY(mutex_);
   absl::Status error_ ABSL_GUARDED_BY(mutex_);

@@ -1,8 +1,11 @@
 #include "server/config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -83,6 +86,19 @@ absl::StatusOr<ModelSpec> ReadModelFile(const std::string& yaml_path) {
   return spec;
 }
 
+// Whether an entry of models_dir is meant to be one.
+bool LooksLikeAModel(const fs::path& path) {
+  if (IsGguf(path)) return IsFile(path);
+  if (!IsFolder(path)) return false;
+  if (IsFile(path / kModelFile) || IsFile(path / "config.json")) return true;
+  std::error_code error;
+  for (fs::directory_iterator entry(path, error), end; !error && entry != end;
+       entry.increment(error)) {
+    if (IsGguf(entry->path())) return true;
+  }
+  return false;
+}
+
 // Each key of `over` replaces that of `base` as a whole.
 ModelSpec Overlay(ModelSpec base, const ModelSpec& over) {
   std::vector<const google::protobuf::FieldDescriptor*> fields;
@@ -103,6 +119,7 @@ void SetDefaults(ModelSpec* spec) {
         (IsGguf(weights) ? weights.stem() : weights.filename()).string());
   }
   if (spec->precision().empty()) spec->set_precision("fast");
+  if (spec->preload().empty()) spec->set_preload("on");
   if (spec->kv_cache().dtype().empty()) {
     spec->mutable_kv_cache()->set_dtype(spec->precision() == "exact" ? "f32"
                                                                      : "f16");
@@ -147,6 +164,8 @@ ServerConfig DefaultServerConfig() {
   config.set_threads(0);
   config.mutable_queue()->set_requests(1024);
   config.mutable_queue()->set_tokens(0);
+  config.mutable_queue()->set_bytes("64MiB");
+  config.set_prefix_cache("on");
   config.set_watermark(0.01);
   config.mutable_drain()->set_grace("5s");
   config.mutable_drain()->set_deadline("30s");
@@ -168,7 +187,38 @@ absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path) {
     if (!spec.ok()) return spec.status();
     *entry = *std::move(spec);
   }
+  config.set_models_dir(FromFileOf(yaml_path, config.models_dir()));
   return config;
+}
+
+absl::Status AddModelsOfFolder(ServerConfig* config) {
+  if (config->models_dir().empty()) return absl::OkStatus();
+  std::error_code error;
+  std::vector<std::string> paths;
+  for (fs::directory_iterator entry(config->models_dir(), error), end;
+       !error && entry != end; entry.increment(error)) {
+    if (LooksLikeAModel(entry->path())) paths.push_back(entry->path().string());
+  }
+  if (error) {
+    return absl::NotFoundError(absl::StrCat(
+        "models_dir: ", config->models_dir(), ": ", error.message()));
+  }
+  if (paths.size() > static_cast<size_t>(kMaxFolderModels)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("models_dir: ", config->models_dir(), " has ",
+                     paths.size(), " models; at most ", kMaxFolderModels));
+  }
+  std::sort(paths.begin(), paths.end());
+  std::set<std::string> elsewhere;
+  for (const ModelSpec& spec : config->models()) elsewhere.insert(spec.name());
+  // That two of them have one name is found by ValidateServerConfig.
+  for (const std::string& path : paths) {
+    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+    if (!spec.ok()) return spec.status();
+    if (elsewhere.count(spec->name()) > 0) continue;
+    *config->add_models() = *std::move(spec);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
@@ -200,11 +250,28 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
 EngineOptions EngineOptionsOf(const ServerConfig& config) {
   const absl::StatusOr<int64_t> pool = ParseByteSize(config.kv_pool());
   CHECK(pool.ok()) << "not validated: " << pool.status();
+  const absl::StatusOr<int64_t> queue = ParseByteSize(config.queue().bytes());
+  CHECK(queue.ok()) << "not validated: " << queue.status();
   return {.kv_pool_bytes = *pool,
           .step_tokens = config.step_tokens(),
           .max_queued_requests = config.queue().requests(),
           .max_queued_tokens = config.queue().tokens(),
-          .watermark = config.watermark()};
+          .max_queued_bytes = *queue,
+          .watermark = config.watermark(),
+          .prefix_cache = config.prefix_cache() == "on"};
+}
+
+PoolQuota QuotaOf(const ModelSpec& spec) {
+  const auto bytes = [](const std::string& text) {
+    return text.empty() ? int64_t{0} : *ParseByteSize(text);
+  };
+  const config::v1::Quota& quota = spec.kv_cache().quota();
+  return {.floor_bytes = bytes(quota.min()),
+          .ceiling_bytes = bytes(quota.max())};
+}
+
+double ShareOf(const ModelSpec& spec) {
+  return spec.share() == 0 ? 1.0 : spec.share();
 }
 
 HeadMask HeadMaskOf(const ModelSpec& spec) {

@@ -32,6 +32,11 @@ config::v1::ServerConfig DefaultServerConfig();
 absl::StatusOr<config::v1::ServerConfig> ReadServerConfig(
     const std::string& yaml_path);
 
+// Adds what lies in config.models_dir, by name, and has not been added: folders
+// with a headcount.yaml, a config.json or a .gguf file, and .gguf files. Does
+// nothing if that is empty.
+absl::Status AddModelsOfFolder(config::v1::ServerConfig* config);
+
 // `path` is a folder of weights, with or without a headcount.yaml, or such a
 // file itself. Defaults are filled in; name, source.path, precision and
 // kv_cache.dtype are always set.
@@ -52,6 +57,8 @@ bool IsModelName(absl::string_view name);
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
 HeadMask HeadMaskOf(const config::v1::ModelSpec& spec);
 KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);
+PoolQuota QuotaOf(const config::v1::ModelSpec& spec);
+double ShareOf(const config::v1::ModelSpec& spec);
 absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);
 absl::Duration DrainDeadlineOf(const config::v1::ServerConfig& config);
 

@@ -41,11 +41,36 @@ absl::Status CheckAddress(absl::string_view path, absl::string_view text) {
                       : Invalid(path, address.status().message());
 }
 
-absl::Status CheckKvPool(const std::string& text) {
+absl::Status CheckByteSize(absl::string_view path, const std::string& text) {
   const absl::StatusOr<int64_t> bytes = ParseByteSize(text);
-  if (!bytes.ok()) return Invalid("kv_pool", bytes.status().message());
-  if (*bytes <= 0) return Invalid("kv_pool", "must be over 0");
+  if (!bytes.ok()) return Invalid(path, bytes.status().message());
+  if (*bytes <= 0) return Invalid(path, "must be over 0");
   return absl::OkStatus();
+}
+
+// Whether there is room for it beside others is the pool's to say.
+absl::Status CheckQuota(const config::v1::Quota& quota) {
+  const auto check = [](const char* path, const std::string& text) {
+    return text.empty() ? absl::OkStatus() : CheckByteSize(path, text);
+  };
+  absl::Status status = check("kv_cache.quota.min", quota.min());
+  if (status.ok()) status = check("kv_cache.quota.max", quota.max());
+  if (!status.ok() || quota.min().empty() || quota.max().empty()) return status;
+  if (*ParseByteSize(quota.min()) > *ParseByteSize(quota.max())) {
+    return Invalid("kv_cache.quota.min",
+                   absl::StrCat(quota.min(), " is over kv_cache.quota.max, ",
+                                quota.max()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckShare(double share) {
+  // Absent is 0.
+  if (share == 0 || (share >= kMinShare && share <= kMaxShare)) {
+    return absl::OkStatus();
+  }
+  return Invalid("share", absl::StrCat(share, " is not from ", kMinShare,
+                                       " to ", kMaxShare));
 }
 
 absl::Status CheckChoice(absl::string_view path, absl::string_view value,
@@ -152,7 +177,9 @@ absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec) {
   constexpr int64_t kMost = INT32_MAX;
   return FirstError(
       {CheckChoice("precision", spec.precision(), "fast", "exact"),
-       CheckKvDtype(spec), CheckHeads(spec.heads()),
+       CheckChoice("preload", spec.preload(), "on", "off"), CheckKvDtype(spec),
+       CheckQuota(spec.kv_cache().quota()), CheckShare(spec.share()),
+       CheckHeads(spec.heads()),
        CheckRange("limits.max_context", spec.limits().max_context(), 0, kMost),
        CheckRange("limits.max_concurrent", spec.limits().max_concurrent(), 0,
                   kMost),
@@ -170,12 +197,14 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
   return FirstError(
       {CheckAddress("listen", config.listen()),
        CheckAddress("metrics_listen", config.metrics_listen()),
-       CheckKvPool(config.kv_pool()),
+       CheckByteSize("kv_pool", config.kv_pool()),
        CheckRange("step_tokens", config.step_tokens(), 1, kMaxStepTokens),
        CheckRange("threads", config.threads(), 0, kMaxThreads),
        CheckRange("queue.requests", config.queue().requests(), 1,
                   kMaxQueuedRequests),
        CheckRange("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
+       CheckByteSize("queue.bytes", config.queue().bytes()),
+       CheckChoice("prefix_cache", config.prefix_cache(), "on", "off"),
        CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
        CheckDuration("drain.deadline", config.drain().deadline(),
                      kMaxDrainDeadline),

@@ -15,6 +15,25 @@ namespace {
 using prometheus::MetricFamily;
 using Families = std::vector<MetricFamily>;
 
+// A model that is loaded, and what the engine says of it.
+struct Resident {
+  std::shared_ptr<const ServedModel> served;
+  EngineSnapshot::PerModel now;
+};
+
+std::vector<Resident> Residents(const EngineSnapshot& snapshot,
+                                const ModelTable& models) {
+  std::vector<Resident> residents;
+  for (const ModelEntry& entry : models.entries()) {
+    if (entry.served == nullptr) continue;
+    const auto index = static_cast<size_t>(entry.served->index);
+    // The snapshot may be older than the model.
+    if (index >= snapshot.models.size()) continue;
+    residents.push_back({entry.served, snapshot.models[index]});
+  }
+  return residents;
+}
+
 double Flag(bool value) { return value ? 1.0 : 0.0; }
 
 void AddServer(ServerState state, Families* families) {
@@ -41,9 +60,9 @@ void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
       FamilyBuilder::Gauge("headcount_requests_waiting", "Requests that wait.");
   int64_t all_running = 0;
   int64_t all_waiting = 0;
-  for (size_t i = 0; i < snapshot.models.size(); ++i) {
-    const EngineSnapshot::PerModel& model = snapshot.models[i];
-    const MetricLabels labels = {{"model", models.served()[i].name}};
+  for (const Resident& resident : Residents(snapshot, models)) {
+    const EngineSnapshot::PerModel& model = resident.now;
+    const MetricLabels labels = {{"model", resident.served->name}};
     running.Add(labels, model.running);
     waiting.Add(labels, model.waiting);
     all_running += model.running;
@@ -75,9 +94,9 @@ void AddSharing(const EngineSnapshot& snapshot, const ModelTable& models,
   auto cached = FamilyBuilder::Counter(
       "headcount_cached_prompt_tokens_total",
       "Of those, tokens found there and not computed again.");
-  for (size_t i = 0; i < snapshot.models.size(); ++i) {
-    const EngineSnapshot::PerModel& model = snapshot.models[i];
-    const MetricLabels labels = {{"model", models.served()[i].name}};
+  for (const Resident& resident : Residents(snapshot, models)) {
+    const EngineSnapshot::PerModel& model = resident.now;
+    const MetricLabels labels = {{"model", resident.served->name}};
     preemptions.Add(labels, static_cast<double>(model.preemptions));
     looked_up.Add(labels, static_cast<double>(model.prefix_tokens));
     cached.Add(labels, static_cast<double>(model.prefix_hit_tokens));
@@ -152,9 +171,9 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
       "What the resident tokens of a model would cost more without pruning.");
   int64_t block_bytes = 0;
   double token_bytes = 0;
-  for (size_t i = 0; i < snapshot.models.size(); ++i) {
-    const EngineSnapshot::PerModel& now = snapshot.models[i];
-    const v1::Model& model = models.served()[i].description;
+  for (const Resident& resident : Residents(snapshot, models)) {
+    const EngineSnapshot::PerModel& now = resident.now;
+    const v1::Model& model = resident.served->description;
     const auto kept = static_cast<double>(model.kv_bytes_per_token());
     const auto dense = static_cast<double>(model.kv_bytes_per_token_unpruned());
     const auto tokens = static_cast<double>(now.kv_tokens);
@@ -191,9 +210,9 @@ void AddCacheInfo(const EngineSnapshot& snapshot, const ModelTable& models,
                   const std::string& device, Families* families) {
   int64_t largest = 0;
   std::string dtype;
-  for (const ServedModel& model : models.served()) {
-    largest = std::max(largest, model.description.kv_block_bytes());
-    const std::string& own = model.description.kv_dtype();
+  for (const auto& model : models.served()) {
+    largest = std::max(largest, model->description.kv_block_bytes());
+    const std::string& own = model->description.kv_dtype();
     dtype = dtype.empty() || dtype == own ? own : "mixed";
   }
   const int64_t blocks = largest == 0 ? 0 : snapshot.pool_capacity / largest;
@@ -217,7 +236,8 @@ void AddModels(const ModelTable& models, Families* families) {
                                     "Query heads that run, and those pruned.");
   auto load = FamilyBuilder::Gauge("headcount_model_load_seconds",
                                    "Time that loading the model took.");
-  for (const ServedModel& served : models.served()) {
+  for (const auto& ready : models.served()) {
+    const ServedModel& served = *ready;
     const v1::Model& model = served.description;
     info.Add({{"model", served.name},
               {"architecture", model.architecture()},
@@ -245,14 +265,30 @@ void AddModelStates(const ModelTable& models, ServerState state,
                                      "1 for the state that a model is in.");
   const auto add = [&states](const std::string& model,
                              absl::string_view its_state) {
-    for (const char* name : {"loading", "ready", "draining", "failed"}) {
+    for (const char* name :
+         {"unloaded", "loading", "ready", "draining", "failed"}) {
       states.Add({{"model", model}, {"state", name}}, Flag(name == its_state));
     }
   };
-  for (const ServedModel& model : models.served()) {
-    add(model.name, state == ServerState::kDraining ? "draining" : "ready");
+  for (const ModelEntry& model : models.entries()) {
+    switch (model.state) {
+      case ModelState::kUnloaded:
+        add(model.name, "unloaded");
+        break;
+      case ModelState::kLoading:
+        add(model.name, "loading");
+        break;
+      case ModelState::kReady:
+        add(model.name, state == ServerState::kDraining ? "draining" : "ready");
+        break;
+      case ModelState::kUnloading:
+        add(model.name, "draining");
+        break;
+      case ModelState::kFailed:
+        add(model.name, "failed");
+        break;
+    }
   }
-  for (const FailedModel& model : models.failed()) add(model.name, "failed");
   families->push_back(states.Build());
 }
 

@@ -11,16 +11,18 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "server/config.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
 
 constexpr char kDomain[] = "headcount.dev";
 
-constexpr std::array<absl::string_view, 12> kReasonNames = {
-    "INVALID_REQUEST", "TOO_LONG",    "KV_EXHAUSTED", "UNKNOWN_MODEL",
-    "MODEL_FAILED",    "NOT_OFFERED", "QUEUE_FULL",   "DRAINING",
-    "SLOW_READER",     "DEADLINE",    "CANCELLED",    "INTERNAL"};
+constexpr std::array<absl::string_view, 13> kReasonNames = {
+    "INVALID_REQUEST", "TOO_LONG",         "KV_EXHAUSTED", "UNKNOWN_MODEL",
+    "MODEL_FAILED",    "MODEL_NOT_LOADED", "NOT_OFFERED",  "QUEUE_FULL",
+    "DRAINING",        "SLOW_READER",      "DEADLINE",     "CANCELLED",
+    "INTERNAL"};
 
 std::string TypeUrl(const google::protobuf::Message& message) {
   return absl::StrCat("type.googleapis.com/",
@@ -101,6 +103,21 @@ absl::Status ModelFailedError(absl::string_view name, absl::string_view error) {
       absl::StrCat("model '", name, "' did not load: ", error));
   AttachModel(name, &status);
   return WithReason(std::move(status), Reason::kModelFailed);
+}
+
+absl::Status ModelNotLoadedError(absl::string_view name) {
+  absl::Status status = absl::FailedPreconditionError(absl::StrCat(
+      "model '", name, "' is not loaded; load it: headcount load ", name));
+  AttachModel(name, &status);
+  return WithReason(std::move(status), Reason::kModelNotLoaded);
+}
+
+absl::Status ModelLoadingError(absl::string_view name) {
+  absl::Status status = absl::UnavailableError(
+      absl::StrCat("model '", name, "' is being loaded; try again soon"));
+  AttachModel(name, &status);
+  return WithRetry(WithReason(std::move(status), Reason::kModelNotLoaded),
+                   kMinRetryDelay);
 }
 
 absl::Status WithReason(absl::Status status, Reason reason) {

@@ -25,7 +25,8 @@ enum class Reason {
   kKvExhausted,  // over an empty KV pool
   kUnknownModel,
   kModelFailed,  // it did not load
-  kNotOffered,   // the model is not set up for the method
+  kModelNotLoaded,
+  kNotOffered,  // the model is not set up for the method
   kQueueFull,
   kDraining,
   kSlowReader,
@@ -45,6 +46,11 @@ absl::Status UnknownModelError(absl::string_view name);
 // FAILED_PRECONDITION with ResourceInfo, for a model that did not load; `error`
 // as clients may read it.
 absl::Status ModelFailedError(absl::string_view name, absl::string_view error);
+
+// FAILED_PRECONDITION with ResourceInfo, for a configured model that is not
+// loaded; UNAVAILABLE with RetryInfo as well, for one that is being loaded.
+absl::Status ModelNotLoadedError(absl::string_view name);
+absl::Status ModelLoadingError(absl::string_view name);
 
 // `status` with an ErrorInfo; with a RetryInfo.
 absl::Status WithReason(absl::Status status, Reason reason);

@@ -121,4 +121,14 @@ absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
   return checked;
 }
 
+absl::Status CheckSaltBytes(absl::string_view salt) {
+  if (salt.size() <= kMaxCacheSaltBytes) return absl::OkStatus();
+  return FieldError("cache_salt", absl::StrCat(salt.size(), " bytes; at most ",
+                                               kMaxCacheSaltBytes));
+}
+
+void AppendIds(absl::Span<const int32_t> from, std::vector<int32_t>* to) {
+  to->insert(to->end(), from.begin(), from.end());
+}
+
 }  // namespace headcount

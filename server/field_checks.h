@@ -14,6 +14,7 @@
 #include "absl/types/span.h"
 #include "headcount/v1/inference.pb.h"
 #include "server/errors.h"
+#include "server/limits.h"
 #include "server/model_setup.h"
 #include "text/text_place.h"
 
@@ -63,5 +64,30 @@ absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
 // Gates as Request::head_gates.
 absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
                                                 const ServedModel& model);
+
+absl::Status CheckSaltBytes(absl::string_view salt);
+
+// What Generate, Score and Classify have in common: the model, gates, priority
+// and salt.
+template <typename AnyRequest>
+absl::Status FillCommon(const AnyRequest& request, const ServedModel& model,
+                        Request* result) {
+  absl::Status status = FirstError(
+      {CheckRange("priority", request.priority(), -kMaxPriority, kMaxPriority),
+       CheckSaltBytes(request.cache_salt())});
+  if (!status.ok()) return status;
+  result->model = model.index;
+  result->load_id = model.load_id;
+  result->priority = request.priority();
+  result->cache_salt = request.cache_salt();
+  if (!request.has_head_gates()) return absl::OkStatus();
+  absl::StatusOr<std::vector<float>> gates =
+      CheckedGates(request.head_gates(), model);
+  if (!gates.ok()) return gates.status();
+  result->head_gates = *std::move(gates);
+  return absl::OkStatus();
+}
+
+void AppendIds(absl::Span<const int32_t> from, std::vector<int32_t>* to);
 
 }  // namespace headcount

@@ -95,13 +95,13 @@ class GenerateCall final
 
  private:
   absl::Status Submit(const v1::GenerateRequest& request) {
-    const absl::StatusOr<const ServedModel*> model =
+    const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
         record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
-    model_ = (*model)->index;
+    model_ = (*model)->position;
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
-    engine_request->deadline = record_.deadline();
+    record_.Complete(&*engine_request);
     logprobs_ = request.logprobs();
     return submission_.Submit(*std::move(engine_request), shared_from_this(),
                               "prompt");

@@ -125,11 +125,25 @@ HealthService::HealthService(const std::vector<std::string>& names,
 
 void HealthService::SetServing(bool serving) {
   MutexLock lock(&mutex_);
+  serving_ = serving;
   for (auto& [name, status] : statuses_) {
     if (fixed_.count(name) > 0) continue;
     status = serving ? HealthCheckResponse::SERVING
                      : HealthCheckResponse::NOT_SERVING;
   }
+  for (Watcher* watcher : watchers_) watcher->Tell(StatusOf(watcher->name()));
+}
+
+void HealthService::SetModel(const std::string& name, bool loaded) {
+  const std::string key = "model/" + name;
+  MutexLock lock(&mutex_);
+  if (loaded) {
+    fixed_.erase(key);
+  } else {
+    fixed_.insert(key);
+  }
+  statuses_[key] = loaded && serving_ ? HealthCheckResponse::SERVING
+                                      : HealthCheckResponse::NOT_SERVING;
   for (Watcher* watcher : watchers_) watcher->Tell(StatusOf(watcher->name()));
 }
 

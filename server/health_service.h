@@ -3,8 +3,8 @@
 //
 // Names: "", "liveness", "readiness", each service, and "model/<name>". All but
 // two kinds follow the server's readiness: "liveness" serves until the end, so
-// that a draining server is not killed for it, and a model that did not load
-// never serves.
+// that a draining server is not killed for it, and a model that is not loaded
+// does not serve.
 #pragma once
 
 #include <map>
@@ -30,6 +30,8 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
 
   // Tells every watcher whose status changes.
   void SetServing(bool serving);
+  // Whether "model/<name>" follows the server's readiness from now on.
+  void SetModel(const std::string& name, bool loaded);
   // Ends all Watch calls, now and in the future, so that the server can shut
   // down.
   void EndWatches();
@@ -57,8 +59,10 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   void Remove(Watcher* watcher);
 
   Metrics* const metrics_;
-  std::set<std::string> fixed_;  // names that SetServing leaves as they are
   Mutex mutex_;
+  bool serving_ ABSL_GUARDED_BY(mutex_) = false;
+  // Names that SetServing leaves as they are.
+  std::set<std::string> fixed_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Status> statuses_ ABSL_GUARDED_BY(mutex_);
   std::set<Watcher*> watchers_ ABSL_GUARDED_BY(mutex_);
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;

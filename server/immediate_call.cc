@@ -23,7 +23,8 @@ grpc::ServerUnaryReactor* AnswerForModel(
     const Serving* serving, absl::string_view model_name,
     absl::FunctionRef<absl::Status(const ServedModel&)> answer) {
   CallRecord record(method, context, serving);
-  const absl::StatusOr<const ServedModel*> model = record.FindModel(model_name);
+  const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
+      record.FindModel(model_name);
   if (!model.ok()) return FinishNow(context, model.status(), &record);
   return FinishNow(context, answer(**model), &record);
 }

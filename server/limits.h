@@ -22,6 +22,9 @@ inline constexpr absl::Duration kMinPingInterval = absl::Seconds(10);
 inline constexpr absl::Duration kMaxDeadline = absl::Minutes(10);
 inline constexpr int kMaxRequestIdBytes = 64;
 inline constexpr int kMaxModelNameBytes = 64;
+inline constexpr int kMaxTenantBytes = 64;
+inline constexpr int kMaxCacheSaltBytes = 64;
+inline constexpr int kMaxPriority = 100;  // also minus
 
 // Prompts. Text is refused before it is tokenised when no tokenizer could
 // bring it under the context.
@@ -69,6 +72,9 @@ inline constexpr int kMaxStepTokens = 65536;
 inline constexpr int kMaxThreads = 1024;
 inline constexpr int kMaxQueuedRequests = 1000000;
 inline constexpr double kMaxWatermark = 0.5;
+inline constexpr double kMinShare = 0.001;
+inline constexpr double kMaxShare = 1000;
+inline constexpr int kMaxFolderModels = 1000;
 inline constexpr absl::Duration kMaxDrainGrace = absl::Minutes(10);
 inline constexpr absl::Duration kMaxDrainDeadline = absl::Hours(1);
 inline constexpr int kMaxLabels = 256;

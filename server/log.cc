@@ -91,6 +91,7 @@ LogFields RequestLogFields(const RequestLine& line) {
   if (!line.outcome.empty()) fields.Add("outcome", line.outcome);
   fields.Add("code", line.code)
       .Add("prompt_tokens", line.prompt_tokens)
+      .Add("cached_tokens", line.cached_tokens)
       .Add("generated_tokens", line.generated_tokens);
   if (line.queue.has_value()) fields.AddMs("queue_ms", *line.queue);
   if (line.time_to_first_token.has_value()) {

@@ -52,6 +52,7 @@ struct RequestLine {
   absl::string_view outcome;
   absl::string_view code;
   int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;  // of those
   int64_t generated_tokens = 0;
   std::optional<absl::Duration> queue;
   std::optional<absl::Duration> time_to_first_token;

@@ -43,11 +43,16 @@ Buckets CallBuckets() {
           1,     2.5,  5,     7.5,  10,    30,  60,   300};
 }
 
+constexpr int64_t kUsualContext = 8192;
+
 // 1, 2, 5, 10, ... up to the longest context of any model.
 Buckets TokenBuckets(const ModelTable& models) {
   int64_t longest = 1;
-  for (const ServedModel& model : models.served()) {
-    longest = std::max<int64_t>(longest, model.max_context);
+  for (const ModelEntry& model : models.entries()) {
+    // One that is loaded later may have as many.
+    const int64_t context =
+        model.served == nullptr ? kUsualContext : model.served->max_context;
+    longest = std::max(longest, context);
   }
   Buckets buckets;
   for (int64_t decade = 1; decade <= longest; decade *= 10) {
@@ -161,10 +166,11 @@ absl::string_view GrpcCodeLabel(grpc::StatusCode code) {
 }
 
 Metrics::Metrics(const ModelTable& models)
-    : registry_(std::make_shared<Registry>()), models_(models.served().size()) {
-  for (const ServedModel& model : models.served()) {
+    : registry_(std::make_shared<Registry>()) {
+  for (const ModelEntry& model : models.entries()) {
     model_names_.push_back(model.name);
   }
+  models_.resize(model_names_.size());
   AddEndings();
   AddTokens(TokenBuckets(models));
   AddTimes();

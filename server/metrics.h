@@ -44,8 +44,8 @@ class Metrics {
   void CallHandled(RpcMethod method, grpc::StatusCode code,
                    absl::Duration duration);
 
-  // `model` is an index, or kNoModel where the request names none that is
-  // served.
+  // `model` is a position in the table, or kNoModel where the request names
+  // none that is served.
   static constexpr int kNoModel = -1;
   void RequestRejected(int model, Reason reason);
   void RequestEnded(int model, Outcome outcome, const Ending& ending);

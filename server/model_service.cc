@@ -1,8 +1,11 @@
 #include "server/model_service.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "server/immediate_call.h"
+#include "server/lifecycle_call.h"
+#include "server/model_description.h"
 
 namespace headcount {
 
@@ -10,13 +13,9 @@ grpc::ServerUnaryReactor* ModelService::ListModels(
     grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
     v1::ListModelsResponse* response) {
   return Answer(RpcMethod::kListModels, context, serving_, [&] {
-    const EngineSnapshot snapshot = serving_->engine->Snapshot();
     auto* models = response->mutable_models();
-    for (const ServedModel& model : serving_->models->served()) {
-      *models->Add() = Describe(model, snapshot);
-    }
-    for (const FailedModel& model : serving_->models->failed()) {
-      *models->Add() = Describe(model);
+    for (const ModelEntry& entry : serving_->models->entries()) {
+      *models->Add() = Describe(entry);
     }
     for (v1::Model& model : *models) model.clear_layers();
     std::sort(models->begin(), models->end(),
@@ -30,41 +29,55 @@ grpc::ServerUnaryReactor* ModelService::ListModels(
 grpc::ServerUnaryReactor* ModelService::GetModel(
     grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
     v1::GetModelResponse* response) {
-  const FailedModel* failed = serving_->models->FindFailed(request->name());
-  if (failed != nullptr) {
+  const std::optional<ModelEntry> entry =
+      serving_->models->FindEntry(request->name());
+  if (entry.has_value() && entry->state != ModelState::kReady) {
     return Answer(RpcMethod::kGetModel, context, serving_, [&] {
-      *response->mutable_model() = Describe(*failed);
+      *response->mutable_model() = Describe(*entry);
       return absl::OkStatus();
     });
   }
   return AnswerForModel(RpcMethod::kGetModel, context, serving_,
                         request->name(), [&](const ServedModel& model) {
-                          *response->mutable_model() =
-                              Describe(model, serving_->engine->Snapshot());
+                          *response->mutable_model() = Describe(
+                              *serving_->models->FindEntry(model.name));
                           return absl::OkStatus();
                         });
 }
 
-v1::Model ModelService::Describe(const ServedModel& model,
-                                 const EngineSnapshot& snapshot) const {
-  v1::Model description = model.description;
-  description.set_state(serving_->admission->closed()
-                            ? v1::Model::STATE_DRAINING
-                            : v1::Model::STATE_READY);
-  const EngineSnapshot::PerModel& now =
-      snapshot.models[static_cast<size_t>(model.index)];
-  description.set_kv_bytes_used(now.kv.used);
-  description.set_requests_running(now.running);
-  description.set_requests_waiting(now.waiting);
-  return description;
+grpc::ServerWriteReactor<v1::LoadModelResponse>* ModelService::LoadModel(
+    grpc::CallbackServerContext* context, const v1::LoadModelRequest* request) {
+  return StartLoadCall(serving_, context, *request);
 }
 
-v1::Model ModelService::Describe(const FailedModel& model) {
-  v1::Model description;
-  description.set_name(model.name);
-  description.set_state(v1::Model::STATE_FAILED);
-  description.set_error(model.error);
-  return description;
+grpc::ServerUnaryReactor* ModelService::UnloadModel(
+    grpc::CallbackServerContext* context, const v1::UnloadModelRequest* request,
+    v1::UnloadModelResponse* response) {
+  return StartUnloadCall(serving_, context, *request, response);
+}
+
+grpc::ServerUnaryReactor* ModelService::GetPool(
+    grpc::CallbackServerContext* context, const v1::GetPoolRequest*,
+    v1::GetPoolResponse* response) {
+  return Answer(RpcMethod::kGetPool, context, serving_, [&] {
+    *response->mutable_pool() =
+        DescribePool(serving_->models->entries(), serving_->engine->Snapshot());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelService::Drain(
+    grpc::CallbackServerContext* context, const v1::DrainRequest*,
+    v1::DrainResponse*) {
+  return Answer(RpcMethod::kDrain, context, serving_, [&] {
+    serving_->begin_drain();
+    return absl::OkStatus();
+  });
+}
+
+v1::Model ModelService::Describe(const ModelEntry& entry) const {
+  return DescribeModel(entry, serving_->engine->Snapshot(),
+                       serving_->admission->closed());
 }
 
 }  // namespace headcount

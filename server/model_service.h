@@ -20,12 +20,22 @@ class ModelService final : public v1::ModelService::CallbackService {
                                      const v1::GetModelRequest* request,
                                      v1::GetModelResponse* response) override;
 
+  grpc::ServerWriteReactor<v1::LoadModelResponse>* LoadModel(
+      grpc::CallbackServerContext* context,
+      const v1::LoadModelRequest* request) override;
+  grpc::ServerUnaryReactor* UnloadModel(
+      grpc::CallbackServerContext* context,
+      const v1::UnloadModelRequest* request,
+      v1::UnloadModelResponse* response) override;
+  grpc::ServerUnaryReactor* GetPool(grpc::CallbackServerContext* context,
+                                    const v1::GetPoolRequest* request,
+                                    v1::GetPoolResponse* response) override;
+  grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
+                                  const v1::DrainRequest* request,
+                                  v1::DrainResponse* response) override;
+
  private:
-  // The model's description with what is true now; of one that did not load,
-  // why.
-  v1::Model Describe(const ServedModel& model,
-                     const EngineSnapshot& snapshot) const;
-  static v1::Model Describe(const FailedModel& model);
+  v1::Model Describe(const ModelEntry& entry) const;
 
   const Serving* const serving_;
 };

@@ -1,6 +1,7 @@
 #include "server/model_setup.h"
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <utility>
 
@@ -121,9 +122,12 @@ absl::StatusOr<int32_t> MaxContext(const config::v1::ModelSpec& spec,
   return wanted == 0 ? config.max_context : wanted;
 }
 
-absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
-                                 const EngineOptions& options,
-                                 Backend* backend) {
+}  // namespace
+
+absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
+                                      const EngineOptions& options,
+                                      Backend* backend) {
+  static std::atomic<uint64_t> last_load_id = 0;
   const absl::Time start = absl::Now();
   absl::StatusOr<Tokenizer> loaded = Tokenizer::Load(spec.source().path());
   if (!loaded.ok()) return loaded.status();
@@ -158,6 +162,7 @@ absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
 
   ServedModel served{
       .name = spec.name(),
+      .load_id = ++last_load_id,
       .tokenizer = tokenizer,
       .vocab = config.vocab,
       .max_context = *max_context,
@@ -175,11 +180,12 @@ absl::StatusOr<LoadedModel> Load(const config::v1::ModelSpec& spec,
                      .tokenizer = std::move(tokenizer),
                      .max_context = *max_context,
                      .max_concurrent = spec.limits().max_concurrent(),
-                     .max_logits_rows = logits_rows};
+                     .max_logits_rows = logits_rows,
+                     .quota = QuotaOf(spec),
+                     .share = ShareOf(spec),
+                     .load_id = served.load_id};
   return LoadedModel{std::move(engine), std::move(served)};
 }
-
-}  // namespace
 
 absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,
                                             const Tokenizer& tokenizer) {
@@ -209,7 +215,11 @@ absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
   const EngineOptions options = EngineOptionsOf(config);
   LoadedModels models;
   for (const config::v1::ModelSpec& spec : config.models()) {
-    absl::StatusOr<LoadedModel> model = Load(spec, options, backend);
+    if (spec.preload() == "off") {
+      models.unloaded.push_back(spec.name());
+      continue;
+    }
+    absl::StatusOr<LoadedModel> model = LoadModel(spec, options, backend);
     if (!model.ok()) {
       models.failed.push_back(FailedModel::Of(spec, model.status()));
       continue;
@@ -217,7 +227,9 @@ absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
     model->served.index = static_cast<int>(models.loaded.size());
     models.loaded.push_back(*std::move(model));
   }
-  if (models.loaded.empty()) return models.failed.front().status;
+  if (models.loaded.empty() && !models.failed.empty()) {
+    return models.failed.front().status;
+  }
   return models;
 }
 

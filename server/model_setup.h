@@ -35,7 +35,9 @@ struct ClassifySetup {
 // A model as the services know it: plain data, immutable while serving.
 struct ServedModel {
   std::string name;
-  int index = 0;  // in the engine's list
+  int index = 0;         // in the engine
+  uint64_t load_id = 0;  // tells it from others that had this index
+  int position = 0;      // in the configuration
   std::shared_ptr<const Tokenizer> tokenizer;
   int32_t vocab = 0;             // ids of requests are below it
   int32_t max_context = 0;       // tokens, prompt and answer together
@@ -58,13 +60,20 @@ struct LoadedModel {
 
 // Both in the order of the configuration.
 struct LoadedModels {
-  std::vector<LoadedModel> loaded;  // at least one, with `index` set
+  std::vector<LoadedModel> loaded;  // with `index` set
   std::vector<FailedModel> failed;
+  std::vector<std::string> unloaded;  // names
 };
 
-// Reads tokenizers and weights of all models of a valid configuration. The
-// error of the first if none of them loads. Every error names the model, and
-// the field or file to mend. The backend outlives the result.
+// Reads tokenizer and weights of one model. Errors name the field or file to
+// mend, but not the model. The backend outlives the result. Thread-safe.
+absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
+                                      const EngineOptions& options,
+                                      Backend* backend);
+
+// The same for all models of a valid configuration that are to be loaded at
+// start. The error of the first if none of them loads, and there is one. These
+// errors name the model, too.
 absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
                                         Backend* backend);
 

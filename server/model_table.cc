@@ -3,44 +3,142 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "base/check.h"
 #include "server/errors.h"
 
 namespace headcount {
 
 ModelTable::ModelTable(std::vector<ServedModel> served,
-                       std::vector<FailedModel> failed)
-    : served_(std::move(served)), failed_(std::move(failed)) {
-  for (size_t i = 0; i < served_.size(); ++i) {
-    CHECK(served_[i].index == static_cast<int>(i));
-    CHECK(served_by_name_.emplace(served_[i].name, &served_[i]).second);
+                       std::vector<FailedModel> failed,
+                       const std::vector<std::string>& unloaded) {
+  MutexLock lock(&mutex_);
+  const auto add = [this](ModelEntry entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const auto position = static_cast<int>(entries_.size());
+    CHECK(positions_.emplace(entry.name, position).second) << entry.name;
+    entries_.push_back(std::move(entry));
+  };
+  for (ServedModel& model : served) {
+    const std::string name = model.name;
+    const auto position = static_cast<int>(entries_.size());
+    add({.name = name,
+         .state = ModelState::kReady,
+         .served = At(position, std::move(model)),
+         .failed = nullptr});
   }
-  for (const FailedModel& model : failed_) {
-    CHECK(!served_by_name_.contains(model.name));
-    CHECK(failed_by_name_.emplace(model.name, &model).second);
+  for (FailedModel& model : failed) {
+    const std::string name = model.name;
+    add({.name = name,
+         .state = ModelState::kFailed,
+         .served = nullptr,
+         .failed = std::make_shared<const FailedModel>(std::move(model))});
+  }
+  for (const std::string& name : unloaded) {
+    add({.name = name, .served = nullptr, .failed = nullptr});
   }
 }
 
-absl::StatusOr<const ServedModel*> ModelTable::Find(
+std::shared_ptr<const ServedModel> ModelTable::At(int position,
+                                                  ServedModel model) {
+  model.position = position;
+  return std::make_shared<const ServedModel>(std::move(model));
+}
+
+absl::StatusOr<std::shared_ptr<const ServedModel>> ModelTable::Find(
     absl::string_view name) const {
-  if (name.empty()) {
-    const size_t configured = served_.size() + failed_.size();
-    if (configured == 1 && failed_.empty()) return &served_[0];
+  MutexLock lock(&mutex_);
+  if (name.empty() && entries_.size() != 1) {
     return FieldError("model", absl::StrCat("missing; this server has ",
-                                            configured, " models"));
+                                            entries_.size(), " models"));
   }
-  if (const FailedModel* failed = FindFailed(name); failed != nullptr) {
-    return ModelFailedError(name, failed->error);
+  const auto position =
+      name.empty() ? positions_.begin() : positions_.find(name);
+  if (position == positions_.end()) return UnknownModelError(name);
+  const ModelEntry& entry = entries_[static_cast<size_t>(position->second)];
+  switch (entry.state) {
+    case ModelState::kReady:
+      return entry.served;
+    case ModelState::kFailed:
+      return ModelFailedError(entry.name, entry.failed->error);
+    case ModelState::kLoading:
+      return ModelLoadingError(entry.name);
+    case ModelState::kUnloaded:
+    case ModelState::kUnloading:
+      break;
   }
-  const auto found = served_by_name_.find(name);
-  if (found == served_by_name_.end()) return UnknownModelError(name);
-  return found->second;
+  return ModelNotLoadedError(entry.name);
 }
 
-const FailedModel* ModelTable::FindFailed(absl::string_view name) const {
-  const auto found = failed_by_name_.find(name);
-  return found == failed_by_name_.end() ? nullptr : found->second;
+std::optional<ModelEntry> ModelTable::FindEntry(absl::string_view name) const {
+  const auto position = positions_.find(name);
+  if (position == positions_.end()) return std::nullopt;
+  MutexLock lock(&mutex_);
+  return entries_[static_cast<size_t>(position->second)];
+}
+
+std::vector<ModelEntry> ModelTable::entries() const {
+  MutexLock lock(&mutex_);
+  return entries_;
+}
+
+std::vector<std::shared_ptr<const ServedModel>> ModelTable::served() const {
+  std::vector<std::shared_ptr<const ServedModel>> models;
+  MutexLock lock(&mutex_);
+  for (const ModelEntry& entry : entries_) {
+    if (entry.state == ModelState::kReady) models.push_back(entry.served);
+  }
+  return models;
+}
+
+std::vector<FailedModel> ModelTable::failed() const {
+  std::vector<FailedModel> models;
+  MutexLock lock(&mutex_);
+  for (const ModelEntry& entry : entries_) {
+    if (entry.failed != nullptr) models.push_back(*entry.failed);
+  }
+  return models;
+}
+
+void ModelTable::SetLoading(absl::string_view name) {
+  MutexLock lock(&mutex_);
+  ModelEntry& entry = EntryOf(name);
+  entry = {.name = entry.name,
+           .state = ModelState::kLoading,
+           .served = nullptr,
+           .failed = nullptr};
+}
+
+void ModelTable::SetReady(ServedModel model) {
+  MutexLock lock(&mutex_);
+  ModelEntry& entry = EntryOf(model.name);
+  const int position = positions_.at(model.name);
+  entry = {.name = entry.name,
+           .state = ModelState::kReady,
+           .served = At(position, std::move(model)),
+           .failed = nullptr};
+}
+
+void ModelTable::SetFailed(FailedModel model) {
+  MutexLock lock(&mutex_);
+  ModelEntry& entry = EntryOf(model.name);
+  entry = {.name = entry.name,
+           .state = ModelState::kFailed,
+           .served = nullptr,
+           .failed = std::make_shared<const FailedModel>(std::move(model))};
+}
+
+void ModelTable::SetUnloading(absl::string_view name) {
+  MutexLock lock(&mutex_);
+  EntryOf(name).state = ModelState::kUnloading;
+}
+
+void ModelTable::SetUnloaded(absl::string_view name) {
+  MutexLock lock(&mutex_);
+  ModelEntry& entry = EntryOf(name);
+  entry = {.name = entry.name, .served = nullptr, .failed = nullptr};
+}
+
+ModelEntry& ModelTable::EntryOf(absl::string_view name) {
+  return entries_[static_cast<size_t>(positions_.at(name))];
 }
 
 }  // namespace headcount

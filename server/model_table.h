@@ -1,38 +1,67 @@
-// The models that requests can name: those that are served, and those that did
-// not load.
+// The models that requests can name: all that are configured, whatever has
+// become of them.
 #pragma once
 
+#include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/mutex.h"
 #include "server/model_setup.h"
 
 namespace headcount {
 
-// Immutable, thread-safe.
+enum class ModelState { kUnloaded, kLoading, kReady, kUnloading, kFailed };
+
+struct ModelEntry {
+  std::string name;
+  ModelState state = ModelState::kUnloaded;
+  std::shared_ptr<const ServedModel> served;  // ready or unloading
+  std::shared_ptr<const FailedModel> failed;  // if it is
+};
+
+// Thread-safe. Names and their order never change. Who holds a ServedModel may
+// use it even when the model has been unloaded.
 class ModelTable {
  public:
-  // CHECKs that served[i].index == i and that names differ.
+  // Entries in this order: served ones, failed ones, those to be loaded later.
+  // CHECKs that names differ.
   explicit ModelTable(std::vector<ServedModel> served,
-                      std::vector<FailedModel> failed = {});
+                      std::vector<FailedModel> failed = {},
+                      const std::vector<std::string>& unloaded = {});
 
   // An empty name means the only configured model. NotFound for a name that is
-  // not configured, FailedPrecondition for a model that did not load,
-  // InvalidArgument for an empty name where there is a choice.
-  absl::StatusOr<const ServedModel*> Find(absl::string_view name) const;
-  // Null unless the model of that name did not load.
-  const FailedModel* FindFailed(absl::string_view name) const;
+  // not configured, InvalidArgument for an empty name where there is a choice,
+  // FailedPrecondition for a model that did not load or is not loaded,
+  // Unavailable for one that is being loaded.
+  absl::StatusOr<std::shared_ptr<const ServedModel>> Find(
+      absl::string_view name) const;
+  // Nothing for a name that is not configured.
+  std::optional<ModelEntry> FindEntry(absl::string_view name) const;
+  std::vector<ModelEntry> entries() const;
+  // All that are ready; all that failed.
+  std::vector<std::shared_ptr<const ServedModel>> served() const;
+  std::vector<FailedModel> failed() const;
 
-  const std::vector<ServedModel>& served() const { return served_; }
-  const std::vector<FailedModel>& failed() const { return failed_; }
+  // Each CHECKs that the model is configured.
+  void SetLoading(absl::string_view name);
+  void SetReady(ServedModel model);
+  void SetFailed(FailedModel model);
+  void SetUnloading(absl::string_view name);
+  void SetUnloaded(absl::string_view name);
 
  private:
-  std::vector<ServedModel> served_;
-  std::vector<FailedModel> failed_;
-  absl::flat_hash_map<absl::string_view, const ServedModel*> served_by_name_;
-  absl::flat_hash_map<absl::string_view, const FailedModel*> failed_by_name_;
+  ModelEntry& EntryOf(absl::string_view name)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static std::shared_ptr<const ServedModel> At(int position, ServedModel model);
+
+  absl::flat_hash_map<std::string, int> positions_;  // never changes
+  mutable Mutex mutex_;
+  std::vector<ModelEntry> entries_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace headcount

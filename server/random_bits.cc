@@ -18,6 +18,13 @@ std::mt19937_64& Generator() {
 
 uint64_t RandomBits() { return Generator()(); }
 
+std::array<std::byte, 16> SecretKey() {
+  std::random_device device;
+  std::array<std::byte, 16> key;
+  for (std::byte& byte : key) byte = static_cast<std::byte>(device() & 0xFF);
+  return key;
+}
+
 double RandomFraction() {
   return std::uniform_real_distribution<double>(0.0, 1.0)(Generator());
 }

@@ -16,6 +16,10 @@ enum class RpcMethod {
   kDetokenize,
   kListModels,
   kGetModel,
+  kLoadModel,
+  kUnloadModel,
+  kGetPool,
+  kDrain,
   kHealthCheck,
   kHealthList,
   kHealthWatch,
@@ -33,7 +37,7 @@ inline constexpr absl::string_view kModelServiceName =
     "headcount.v1.ModelService";
 inline constexpr absl::string_view kHealthServiceName = "grpc.health.v1.Health";
 
-inline constexpr std::array<RpcMethodNames, 10> kRpcMethods = {{
+inline constexpr std::array<RpcMethodNames, 14> kRpcMethods = {{
     {kInferenceServiceName, "Generate", "server_stream"},
     {kInferenceServiceName, "Score", "unary"},
     {kInferenceServiceName, "Classify", "unary"},
@@ -41,6 +45,10 @@ inline constexpr std::array<RpcMethodNames, 10> kRpcMethods = {{
     {kInferenceServiceName, "Detokenize", "unary"},
     {kModelServiceName, "ListModels", "unary"},
     {kModelServiceName, "GetModel", "unary"},
+    {kModelServiceName, "LoadModel", "server_stream"},
+    {kModelServiceName, "UnloadModel", "unary"},
+    {kModelServiceName, "GetPool", "unary"},
+    {kModelServiceName, "Drain", "unary"},
     {kHealthServiceName, "Check", "unary"},
     {kHealthServiceName, "List", "unary"},
     {kHealthServiceName, "Watch", "server_stream"},

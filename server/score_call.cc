@@ -76,12 +76,12 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
 
  private:
   absl::Status Submit(const v1::ScoreRequest& request) {
-    const absl::StatusOr<const ServedModel*> model =
+    const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
         record_.FindModelToRun(request.model());
     if (!model.ok()) return model.status();
     absl::StatusOr<Request> engine_request = ToEngineRequest(request, **model);
     if (!engine_request.ok()) return engine_request.status();
-    engine_request->deadline = record_.deadline();
+    record_.Complete(&*engine_request);
     candidates_ = !request.candidates().empty();
     scored_ = engine_request->continuations;
     return submission_.Submit(*std::move(engine_request), shared_from_this(),

@@ -17,10 +17,6 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-void AppendSpan(absl::Span<const int32_t> from, Ids* to) {
-  to->insert(to->end(), from.begin(), from.end());
-}
-
 // The tokens before the continuation.
 absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
                                 const ServedModel& model) {
@@ -32,8 +28,8 @@ absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
           "prompt_text", request.prompt_text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
-      AppendSpan(model.tokenizer->prefix(), &prompt);
-      AppendSpan(*ids, &prompt);
+      AppendIds(model.tokenizer->prefix(), &prompt);
+      AppendIds(*ids, &prompt);
       return prompt;
     }
     case v1::ScoreRequest::PROMPT_NOT_SET:
@@ -154,13 +150,8 @@ absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
     return TooLong(request.candidates().empty() ? "continuation" : "candidates",
                    tokens, model);
   }
-  result->model = model.index;
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    result->head_gates = *std::move(gates);
-  }
+  const absl::Status common = FillCommon(request, model, &*result);
+  if (!common.ok()) return common;
   return result;
 }
 
@@ -179,15 +170,10 @@ absl::StatusOr<std::vector<Request>> ToEngineRequests(
       CheckCount("inputs", request.inputs_size(), kMaxClassifyInputs);
   if (!status.ok()) return status;
   Request common;
-  common.model = model.index;
+  status = FillCommon(request, model, &common);
+  if (!status.ok()) return status;
   for (const ClassifySetup::Label& label : model.classify->labels) {
     common.continuations.push_back(label.ids);
-  }
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    common.head_gates = *std::move(gates);
   }
 
   int64_t total = 0;

@@ -1,5 +1,8 @@
 #include "server/server.h"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <optional>
 #include <utility>
@@ -21,8 +24,10 @@
 #include "server/limits.h"
 #include "server/listen_address.h"
 #include "server/metrics_endpoint.h"
+#include "server/model_lifecycle.h"
 #include "server/model_service.h"
 #include "server/process_collector.h"
+#include "server/random_bits.h"
 #include "server/serving.h"
 
 namespace headcount {
@@ -31,22 +36,16 @@ namespace {
 // What streams may still take to deliver, once nothing runs any more.
 constexpr absl::Duration kShutdownTime = absl::Seconds(5);
 
-template <typename AnyModel>
-void AddHealthNames(const std::vector<AnyModel>& models,
-                    std::vector<std::string>* names) {
-  for (const AnyModel& model : models) {
-    names->push_back(absl::StrCat("model/", model.name));
-  }
-}
-
 std::unique_ptr<HealthService> MakeHealthService(const ModelTable& models,
                                                  Metrics* metrics) {
   std::vector<std::string> names = {std::string(kInferenceServiceName),
                                     std::string(kModelServiceName)};
-  AddHealthNames(models.served(), &names);
-  std::vector<std::string> never_serving;
-  AddHealthNames(models.failed(), &never_serving);
-  return std::make_unique<HealthService>(names, never_serving, metrics);
+  std::vector<std::string> not_serving;
+  for (const ModelEntry& model : models.entries()) {
+    (model.state == ModelState::kReady ? names : not_serving)
+        .push_back(absl::StrCat("model/", model.name));
+  }
+  return std::make_unique<HealthService>(names, not_serving, metrics);
 }
 
 absl::Status InField(absl::string_view field, const absl::Status& status) {
@@ -92,7 +91,7 @@ struct Server::Impl {
 
   void SetUp(std::unique_ptr<Engine> its_engine,
              std::vector<ServedModel> served, std::vector<FailedModel> failed,
-             std::string its_device);
+             const std::vector<std::string>& unloaded, std::string its_device);
   absl::Status OpenGrpc();
   absl::Status OpenMetrics();
   void Close(absl::Duration time_to_deliver);
@@ -108,6 +107,7 @@ struct Server::Impl {
   std::optional<Admission> admission;
   Serving serving;
   std::unique_ptr<HealthService> health;
+  std::optional<ModelLifecycle> lifecycle;
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<ModelService> model_service;
   std::unique_ptr<grpc::Server> grpc_server;
@@ -120,19 +120,25 @@ struct Server::Impl {
 void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
                          std::vector<ServedModel> served,
                          std::vector<FailedModel> failed,
+                         const std::vector<std::string>& unloaded,
                          std::string its_device) {
   device = std::move(its_device);
   engine = std::move(its_engine);
-  models.emplace(std::move(served), std::move(failed));
+  models.emplace(std::move(served), std::move(failed), unloaded);
   metrics.emplace(*models);
   admission.emplace(engine.get());
   serving = {.models = &*models,
+             .lifecycle = nullptr,
              .engine = engine.get(),
              .admission = &*admission,
              .metrics = &*metrics,
              .log = &log,
-             .clock = &clock};
+             .clock = &clock,
+             .drain_deadline = DrainDeadlineOf(config),
+             .begin_drain = [] { kill(getpid(), SIGTERM); }};
   health = MakeHealthService(*models, &*metrics);
+  lifecycle.emplace(config, engine.get(), &*models, health.get(), &log);
+  serving.lifecycle = &*lifecycle;
   inference = std::make_unique<InferenceService>(&serving);
   model_service = std::make_unique<ModelService>(&serving);
   engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
@@ -187,6 +193,7 @@ void Server::Impl::Close(absl::Duration time_to_deliver) {
   state = ServerState::kDraining;
   admission->Close();
   engine->Stop();
+  lifecycle->Stop();
   health->EndWatches();
   if (grpc_server != nullptr) {
     grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + time_to_deliver));
@@ -211,14 +218,16 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     served.push_back(std::move(model.served));
   }
   const std::string backend_name = backend->name();
+  EngineOptions options = EngineOptionsOf(config);
+  options.prefix_key = SecretKey();
   absl::StatusOr<std::unique_ptr<Engine>> engine =
-      Engine::Create(EngineOptionsOf(config), std::move(backend),
+      Engine::Create(std::move(options), std::move(backend),
                      std::move(engine_models), &impl->clock);
   if (!engine.ok()) return engine.status();
   const std::pair<std::string, std::string> device =
       absl::StrSplit(backend_name, absl::MaxSplits(' ', 1));
   impl->SetUp(*std::move(engine), std::move(served), std::move(models->failed),
-              device.first);
+              models->unloaded, device.first);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -228,7 +237,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::CreateAround(
   const absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
   auto impl = std::make_unique<Impl>(config);
-  impl->SetUp(std::move(engine), std::move(served), std::move(failed), "cpu");
+  impl->SetUp(std::move(engine), std::move(served), std::move(failed),
+              /*unloaded=*/{}, "cpu");
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -264,11 +274,11 @@ const std::string& Server::metrics_address() const {
   return impl_->metrics_address;
 }
 
-const std::vector<ServedModel>& Server::models() const {
+std::vector<std::shared_ptr<const ServedModel>> Server::models() const {
   return impl_->models->served();
 }
 
-const std::vector<FailedModel>& Server::failed_models() const {
+std::vector<FailedModel> Server::failed_models() const {
   return impl_->models->failed();
 }
 

@@ -41,8 +41,9 @@ class Server {
   // host:port with the real port where 0 was asked for. Valid after Start.
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
-  const std::vector<ServedModel>& models() const;
-  const std::vector<FailedModel>& failed_models() const;
+  // As they are now: those that answer, and those that did not load.
+  std::vector<std::shared_ptr<const ServedModel>> models() const;
+  std::vector<FailedModel> failed_models() const;
 
   // Reports NOT_SERVING, accepts requests for drain.grace, refuses them from
   // then on, lets what runs end until drain.deadline, ends the rest with

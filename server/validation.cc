@@ -17,10 +17,6 @@ namespace {
 
 using Ids = std::vector<int32_t>;
 
-void AppendSpan(absl::Span<const int32_t> from, Ids* to) {
-  to->insert(to->end(), from.begin(), from.end());
-}
-
 const char* PromptField(const v1::GenerateRequest& request) {
   if (request.has_conversation()) return "conversation";
   return request.has_text() ? "text" : "tokens.ids";
@@ -40,9 +36,9 @@ absl::StatusOr<Ids> GeneratePrompt(const v1::GenerateRequest& request,
           EncodedText("text", request.text(), TextPlace::kStart, model);
       if (!ids.ok()) return ids;
       Ids prompt;
-      AppendSpan(model.tokenizer->prefix(), &prompt);
-      AppendSpan(*ids, &prompt);
-      AppendSpan(model.tokenizer->suffix(), &prompt);
+      AppendIds(model.tokenizer->prefix(), &prompt);
+      AppendIds(*ids, &prompt);
+      AppendIds(model.tokenizer->suffix(), &prompt);
       if (prompt.empty()) return FieldError("text", "has no tokens");
       return prompt;
     }
@@ -76,18 +72,13 @@ absl::StatusOr<Request> ToEngineRequest(const v1::GenerateRequest& request,
         Reason::kTooLong);
   }
   Request result;
-  result.model = model.index;
+  const absl::Status common = FillCommon(request, model, &result);
+  if (!common.ok()) return common;
   result.prompt = *std::move(prompt);
   result.sampling = *std::move(sampling);
   StopAtEndOfTurn(request, model, &result.sampling);
   if (result.sampling.max_tokens == 0) {
     result.sampling.max_tokens = static_cast<int32_t>(left);
-  }
-  if (request.has_head_gates()) {
-    absl::StatusOr<std::vector<float>> gates =
-        CheckedGates(request.head_gates(), model);
-    if (!gates.ok()) return gates.status();
-    result.head_gates = *std::move(gates);
   }
   return result;
 }

@@ -1,102 +1,39 @@
 #include "engine/engine.h"
 
-#include <algorithm>
-#include <map>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
-#include "engine/generation.h"
-#include "engine/mailbox.h"
-#include "engine/scheduler.h"
-#include "engine/token_rate.h"
+#include "engine/engine_impl.h"
 #include "heads/kv_geometry.h"
 
 namespace headcount {
 namespace {
 
-// The queue's default bound in tokens, in pools.
-constexpr int64_t kQueuedPools = 4;
+// The status with `name` before its message.
+absl::Status Of(const std::string& name, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat(name, ": ", status.message()));
+}
 
-class EngineImpl final : public Engine {
- public:
-  // What Create has made.
-  struct Parts {
-    std::unique_ptr<Backend> backend;
-    std::vector<EngineModel> models;
-    std::unique_ptr<BlockPool> pool;
-    std::unique_ptr<Scheduler> scheduler;  // with the models
-    std::unique_ptr<Buffer> arena;
-  };
+}  // namespace
 
-  EngineImpl(const EngineOptions& options, Parts parts, const Clock* clock);
-  ~EngineImpl() override { Stop(); }
-
-  void SetStepObserver(void (*observer)(void*, const StepReport&),
-                       void* context) override {
-    observer_ = observer;
-    observer_context_ = context;
-  }
-
-  void Start() override;
-  void Stop() override;
-  absl::StatusOr<RequestId> Submit(Request request,
-                                   std::shared_ptr<RequestSink> sink) override;
-  void Cancel(RequestId id) override { mailbox_.Cancel(id); }
-  void Drain(absl::Time deadline) override;
-  EngineSnapshot Snapshot() const override { return mailbox_.Snapshot(); }
-  const std::vector<EngineModel>& models() const override { return models_; }
-  const Backend& backend() const override { return *backend_; }
-  bool StepOnce() override;
-
- private:
-  void Run();
-  StepEvents TakeMail();
-  void Attend(const StepPlan& plan, absl::Time now);
-  absl::StatusOr<Logits> Forward(const StepPlan& plan);
-  std::vector<StepResult> Sample(const StepPlan& plan,
-                                 const absl::StatusOr<Logits>& logits);
-  void Publish(const StepPlan& plan, absl::Time start);
-  void Deliver();
-  std::vector<SequenceLimits> Limits() const;
-  QueueLimits MakeQueueLimits(const EngineOptions& options) const;
-  EngineSnapshot Counts() const;
-
-  const Clock* const clock_;
-  const std::unique_ptr<Backend> backend_;
-  const std::vector<EngineModel> models_;
-  const std::unique_ptr<Buffer> arena_;
-  const std::unique_ptr<BlockPool> pool_;
-  void (*observer_)(void*, const StepReport&) = nullptr;
-  void* observer_context_ = nullptr;
-
-  // The step thread's own.
-  const std::unique_ptr<Scheduler> scheduler_;
-  const std::vector<SequenceLimits> limits_;  // [model]
-  std::map<RequestId, std::unique_ptr<Generation>> generations_;
-  struct News {
-    RequestId id;
-    Generation* generation;
-  };
-  std::vector<News> news_;  // of this step: [plan.parts], then [plan.ended]
-  EngineSnapshot totals_;   // only what adds up from step to step
-  TokenRate rate_;
-
-  Mailbox mailbox_;
-  std::thread thread_;
-};
-
-EngineImpl::EngineImpl(const EngineOptions& options, Parts parts,
-                       const Clock* clock)
-    : clock_(clock),
-      backend_(std::move(parts.backend)),
-      models_(std::move(parts.models)),
-      arena_(std::move(parts.arena)),
-      pool_(std::move(parts.pool)),
-      scheduler_(std::move(parts.scheduler)),
-      limits_(Limits()),
-      mailbox_(MakeQueueLimits(options), Counts(), clock) {}
+EngineImpl::EngineImpl(const EngineOptions& options,
+                       std::unique_ptr<Backend> backend,
+                       std::unique_ptr<Buffer> arena, const Clock* clock)
+    : options_(options),
+      clock_(clock),
+      backend_(std::move(backend)),
+      arena_(std::move(arena)),
+      pool_({options.kv_pool_bytes, SlabBytes(options.kv_pool_bytes)}),
+      scheduler_({.step_tokens = options.step_tokens,
+                  .watermark = options.watermark,
+                  .prefix_cache = options.prefix_cache,
+                  .prefix_key = options.prefix_key},
+                 &pool_),
+      mailbox_(clock) {
+  OpenModels();
+}
 
 void EngineImpl::Start() {
   CHECK(!thread_.joinable()) << "started twice";
@@ -113,30 +50,6 @@ void EngineImpl::Stop() {
   }
 }
 
-absl::StatusOr<RequestId> EngineImpl::Submit(
-    Request request, std::shared_ptr<RequestSink> sink) {
-  CHECK(request.model >= 0 && request.model < static_cast<int>(models_.size()))
-      << request.model;
-  const EngineModel& model = models_[static_cast<size_t>(request.model)];
-  CHECK(!request.prompt.empty());
-  CHECK(request.continuations.empty() || request.sampling.max_tokens == 0);
-  CHECK(request.head_gates.empty() ||
-        static_cast<int64_t>(request.head_gates.size()) ==
-            model.model->layout().dense_query_heads())
-      << request.head_gates.size() << " gates";
-  const absl::Status fits =
-      CheckFits(limits_[static_cast<size_t>(request.model)], request);
-  if (!fits.ok()) return fits;
-  const absl::Time now = clock_->Now();
-  if (request.deadline <= now) {
-    return absl::DeadlineExceededError("the deadline has already passed");
-  }
-  auto generation =
-      std::make_unique<Generation>(request, model.model->config().eos_ids,
-                                   model.tokenizer.get(), std::move(sink), now);
-  return mailbox_.Submit(std::move(request), std::move(generation));
-}
-
 void EngineImpl::Drain(absl::Time deadline) {
   mailbox_.Advance(Phase::kDraining);
   mailbox_.AwaitQuiet(deadline);
@@ -146,7 +59,7 @@ void EngineImpl::Drain(absl::Time deadline) {
 
 void EngineImpl::Run() {
   bool busy = false;
-  while (busy || mailbox_.AwaitMail(scheduler_->NextDeadline())) {
+  while (busy || mailbox_.AwaitMail(scheduler_.NextDeadline())) {
     busy = StepOnce();
   }
   mailbox_.Close();
@@ -154,11 +67,11 @@ void EngineImpl::Run() {
 
 bool EngineImpl::StepOnce() {
   const absl::Time start = clock_->Now();
-  const StepPlan plan = scheduler_->Step(start, TakeMail());
+  const StepPlan plan = scheduler_.Step(start, TakeMail());
   Attend(plan, start);
   const absl::StatusOr<Logits> logits = Forward(plan);
   const std::vector<StepResult> results = Sample(plan, logits);
-  scheduler_->Commit(plan, results, clock_->Now() - start);
+  scheduler_.Commit(plan, results, clock_->Now() - start);
   Publish(plan, start);
   Deliver();
   return !news_.empty();
@@ -166,6 +79,8 @@ bool EngineImpl::StepOnce() {
 
 StepEvents EngineImpl::TakeMail() {
   Mail mail = mailbox_.Take();
+  for (Errand* const errand : mail.errands) errand->run();
+  mailbox_.Done(mail.errands);
   StepEvents events;
   for (Arrival& arrival : mail.arrivals) {
     generations_.emplace(arrival.id, std::move(arrival.generation));
@@ -174,9 +89,14 @@ StepEvents EngineImpl::TakeMail() {
   for (const RequestId id : mail.cancels) {
     events.ends.push_back({id, EndCause::kCancelled});
   }
-  if (mail.phase == Phase::kServing) return events;
+  if (mail.phase == Phase::kServing && leaving_.empty()) return events;
   for (const auto& [id, generation] : generations_) {
-    if (mail.phase == Phase::kDraining && generation->started()) continue;
+    if (leaving_.count(generation->model()) == 1) {
+      ++ended_leaving_;
+    } else if (mail.phase == Phase::kServing ||
+               (mail.phase == Phase::kDraining && generation->started())) {
+      continue;
+    }
     events.ends.push_back({id, EndCause::kError});
   }
   return events;
@@ -192,7 +112,10 @@ void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
   }
   for (const auto& [id, cause] : plan.ended) {
     news_.push_back({id, generations_.at(id).get()});
-    absl::Status status = absl::UnavailableError("the server is shutting down");
+    absl::Status status = absl::UnavailableError(
+        leaving_.count(news_.back().generation->model()) == 1
+            ? "the model is being unloaded"
+            : "the server is shutting down");
     if (cause == EndCause::kCancelled) {
       status = absl::CancelledError("the request was cancelled");
     } else if (cause == EndCause::kDeadline) {
@@ -219,7 +142,7 @@ absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
     in.logits_rows = part.logits_rows;
     in.head_gates = news_[i].generation->head_gates();
   }
-  const EngineModel& model = models_[static_cast<size_t>(plan.model)];
+  const EngineModel& model = *models_[static_cast<size_t>(plan.model)];
   return model.model->Forward(batch, arena_->data());
 }
 
@@ -285,27 +208,9 @@ void EngineImpl::Deliver() {
   }
 }
 
-std::vector<SequenceLimits> EngineImpl::Limits() const {
-  std::vector<SequenceLimits> limits;
-  for (int i = 0; i < static_cast<int>(models_.size()); ++i) {
-    limits.push_back(scheduler_->limits(i));
-  }
-  return limits;
-}
-
-QueueLimits EngineImpl::MakeQueueLimits(const EngineOptions& options) const {
-  QueueLimits limits{options.max_queued_requests, options.max_queued_tokens,
-                     options.max_queued_bytes};
-  if (limits.tokens > 0) return limits;
-  for (const SequenceLimits& model : limits_) {
-    limits.tokens = std::max(limits.tokens, kQueuedPools * model.pool_tokens());
-  }
-  return limits;
-}
-
 EngineSnapshot EngineImpl::Counts() const {
   EngineSnapshot counts = totals_;
-  const SchedulerStats stats = scheduler_->Stats();
+  const SchedulerStats stats = scheduler_.Stats();
   for (size_t i = 0; i < models_.size(); ++i) {
     EngineSnapshot::PerModel& model = counts.models.emplace_back();
     model.running = stats.models[i].running;
@@ -316,8 +221,8 @@ EngineSnapshot EngineImpl::Counts() const {
     model.prefix_hit_tokens = stats.models[i].prefix_hit_tokens;
     model.preemptions = stats.models[i].preemptions;
   }
-  counts.pool = pool_->bytes();
-  counts.pool_capacity = pool_->capacity_bytes();
+  counts.pool = pool_.bytes();
+  counts.pool_capacity = pool_.capacity_bytes();
   counts.queued_tokens = stats.waiting_tokens;
   counts.queued_bytes = stats.waiting_bytes;
   counts.preemptions = stats.preemptions;
@@ -325,49 +230,20 @@ EngineSnapshot EngineImpl::Counts() const {
   return counts;
 }
 
-// The status with `name` before its message.
-absl::Status Of(const std::string& name, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat(name, ": ", status.message()));
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     const EngineOptions& options, std::unique_ptr<Backend> backend,
     std::vector<EngineModel> models, const Clock* clock) {
-  const int64_t slab_bytes = SlabBytes(options.kv_pool_bytes);
-  EngineImpl::Parts parts;
-  parts.pool = std::make_unique<BlockPool>(
-      BlockPoolOptions{options.kv_pool_bytes, slab_bytes});
-  parts.scheduler = std::make_unique<Scheduler>(
-      SchedulerOptions{.step_tokens = options.step_tokens,
-                       .watermark = options.watermark,
-                       .prefix_cache = options.prefix_cache,
-                       .prefix_key = options.prefix_key},
-      parts.pool.get());
-  for (const EngineModel& model : models) {
-    SchedulerModel out{.groups = {},
-                       .quota = model.quota,
-                       .max_context = model.max_context,
-                       .max_concurrent = model.max_concurrent,
-                       .max_logits_rows = model.max_logits_rows,
-                       .share = model.share};
-    const std::vector<KvGeometry>& geometries = model.model->geometries();
-    for (size_t i = 0; i < geometries.size(); ++i) {
-      out.groups.push_back({geometries[i].block_bytes(),
-                            model.model->layout().groups()[i].retention});
-    }
-    const absl::StatusOr<int> index = parts.scheduler->AddModel(out);
-    if (!index.ok()) return Of(model.name, index.status());
-  }
   absl::StatusOr<std::unique_ptr<Buffer>> arena =
       backend->Allocate(options.kv_pool_bytes);
   if (!arena.ok()) return Of("KV pool", arena.status());
-  parts.arena = *std::move(arena);
-  parts.backend = std::move(backend);
-  parts.models = std::move(models);
-  return std::make_unique<EngineImpl>(options, std::move(parts), clock);
+  auto engine = std::make_unique<EngineImpl>(options, std::move(backend),
+                                             *std::move(arena), clock);
+  for (EngineModel& model : models) {
+    const std::string name = model.name;
+    const absl::StatusOr<int> index = engine->AddModel(std::move(model));
+    if (!index.ok()) return Of(name, index.status());
+  }
+  return engine;
 }
 
 }  // namespace headcount

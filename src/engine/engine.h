@@ -52,7 +52,8 @@ struct EngineModel {
   // EngineOptions::step_tokens.
   int32_t max_logits_rows = 256;
   PoolQuota quota = {};
-  double share = 1;  // weight of its turn on the device
+  double share = 1;      // weight of its turn on the device
+  uint64_t load_id = 0;  // see Request::load_id
 };
 
 // Counts at one moment, consistent with each other.
@@ -67,7 +68,7 @@ struct EngineSnapshot {
     uint64_t prefix_hit_tokens = 0;
     uint64_t preemptions = 0;
   };
-  std::vector<PerModel> models;  // in the order of Create
+  std::vector<PerModel> models;  // by index; those removed are zero
   PoolBytes pool;
   int64_t pool_capacity = 0;
   int64_t queued_tokens = 0;
@@ -93,8 +94,8 @@ struct StepReport {
 
 class Engine {
  public:
-  // Reserves the pool. InvalidArgument when a block of a model does not fit a
-  // slab, or when the pool cannot hold one sequence of one block of each.
+  // Reserves the pool and adds the models, whose indices are those of the list.
+  // Errors as of AddModel, with the name of the model.
   static absl::StatusOr<std::unique_ptr<Engine>> Create(
       const EngineOptions& options, std::unique_ptr<Backend> backend,
       std::vector<EngineModel> models, const Clock* clock);
@@ -109,13 +110,27 @@ class Engine {
   // at a time; the destructor does it too.
   virtual void Stop() = 0;
 
+  // From now on requests can name the model, by the index that this returns:
+  // the lowest that is free. `model` was loaded on the engine's backend.
+  // InvalidArgument when a block of it does not fit a slab of the pool,
+  // ResourceExhausted when the pool is too small for it beside the others; see
+  // Scheduler::AddModel. Blocks until the step thread has taken it.
+  virtual absl::StatusOr<int> AddModel(EngineModel model) = 0;
+  // Refuses further requests of the model, lets those that it has end until
+  // `deadline` and ends the others with UNAVAILABLE; returns how many. Its
+  // index is free then, and its memory goes back with the last pointer to it.
+  // CHECKs that it is there and no other thread removes it.
+  virtual int RemoveModel(int index, absl::Time deadline) = 0;
+  // Null where there is none.
+  virtual std::shared_ptr<const EngineModel> model(int index) const = 0;
+
   // Takes the request over; `sink` hears of it until its OnEnd has returned.
   // Refuses, with nothing queued and no call to `sink`:
   //   InvalidArgument    it can never fit the context or an empty pool (the
   //                      message has needed and available)
   //   ResourceExhausted  the queue is full
   //   DeadlineExceeded   its deadline has passed
-  //   Unavailable        draining or stopped
+  //   Unavailable        draining or stopped, or the model has been removed
   virtual absl::StatusOr<RequestId> Submit(
       Request request, std::shared_ptr<RequestSink> sink) = 0;
 
@@ -129,8 +144,7 @@ class Engine {
   virtual void Drain(absl::Time deadline) = 0;
 
   virtual EngineSnapshot Snapshot() const = 0;
-  virtual const std::vector<EngineModel>& models() const = 0;
-  virtual const Backend& backend() const = 0;
+  virtual Backend* backend() = 0;  // to load models on
 
   // One turn of the loop on the caller's thread, for tests; never together
   // with Start. Returns whether there was anything to do.

@@ -37,6 +37,7 @@ class Generation {
   void Start(int32_t cached_tokens, absl::Time now);
   bool started() const { return ending_.scheduled != absl::InfinitePast(); }
 
+  int model() const { return model_; }
   // See Request.
   absl::Span<const float> head_gates() const { return head_gates_; }
 
@@ -66,6 +67,7 @@ class Generation {
   std::string Shown(std::string piece);
   void Finish(EndCause cause, absl::Time now);
 
+  const int model_;
   const SamplingParams sampling_;
   const std::vector<float> head_gates_;
   const std::vector<int32_t> first_scored_;  // [continuation] its first token

@@ -14,15 +14,22 @@ constexpr absl::Duration kLongestSleep = absl::Minutes(1);
 
 }  // namespace
 
-Mailbox::Mailbox(const QueueLimits& limits, const EngineSnapshot& counts,
-                 const Clock* clock)
-    : limits_(limits), clock_(clock), counts_(counts) {}
+OpenModel Mailbox::Find(int index) const {
+  MutexLock lock(&mutex_);
+  if (index < 0 || index >= static_cast<int>(models_.size())) return {};
+  return models_[static_cast<size_t>(index)];
+}
 
 absl::StatusOr<RequestId> Mailbox::Submit(
-    Request request, std::unique_ptr<Generation> generation) {
+    Request request, const EngineModel* model,
+    std::unique_ptr<Generation> generation) {
   MutexLock lock(&mutex_);
   if (mail_.phase != Phase::kServing) {
     return absl::UnavailableError("the server is shutting down");
+  }
+  const auto index = static_cast<size_t>(request.model);
+  if (index >= models_.size() || models_[index].model.get() != model) {
+    return absl::UnavailableError("the model has been unloaded");
   }
   const absl::Status queue = CheckQueue(request);
   if (!queue.ok()) return queue;
@@ -31,6 +38,35 @@ absl::StatusOr<RequestId> Mailbox::Submit(
       {++last_id_, std::move(request), std::move(generation)});
   has_mail_.NotifyOne();
   return last_id_;
+}
+
+bool Mailbox::Do(std::function<void()> run) {
+  Errand errand{.run = std::move(run)};
+  MutexLock lock(&mutex_);
+  if (!open_) return false;
+  mail_.errands.push_back(&errand);
+  has_mail_.NotifyOne();
+  while (!errand.done && open_) quiet_.Wait(&mutex_);
+  // The step thread may have left without another look at its mail.
+  std::erase(mail_.errands, &errand);
+  return errand.done;
+}
+
+void Mailbox::CloseModel(int index) {
+  MutexLock lock(&mutex_);
+  models_[static_cast<size_t>(index)] = {};
+}
+
+void Mailbox::AwaitIdle(int index, absl::Time deadline) {
+  MutexLock lock(&mutex_);
+  while (open_) {
+    const EngineSnapshot::PerModel& model =
+        counts_.models[static_cast<size_t>(index)];
+    if (model.running + model.waiting == 0) return;
+    const absl::Duration left = deadline - clock_->Now();
+    if (left <= absl::ZeroDuration()) return;
+    quiet_.WaitFor(&mutex_, std::min(left, kLongestSleep));
+  }
 }
 
 void Mailbox::Cancel(RequestId id) {
@@ -97,11 +133,25 @@ Mail Mailbox::Take() {
   return taken;
 }
 
+void Mailbox::Done(const std::vector<Errand*>& errands) {
+  MutexLock lock(&mutex_);
+  for (Errand* const errand : errands) errand->done = true;
+  quiet_.NotifyAll();
+}
+
+void Mailbox::SetModels(std::vector<OpenModel> models,
+                        const QueueLimits& limits) {
+  MutexLock lock(&mutex_);
+  models_ = std::move(models);
+  limits_ = limits;
+}
+
 void Mailbox::Publish(const EngineSnapshot& counts, const TokenRate& rate) {
   MutexLock lock(&mutex_);
   counts_ = counts;
   for (const Arrival& arrival : mail_.arrivals) CountArrival(arrival.request);
   rate_ = rate;
+  quiet_.NotifyAll();
 }
 
 absl::Status Mailbox::CheckQueue(const Request& request) const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/generation.h"
 #include "engine/request.h"
+#include "engine/sequence_limits.h"
 #include "engine/token_rate.h"
 
 namespace headcount {
@@ -33,7 +35,20 @@ struct Arrival {
   std::unique_ptr<Generation> generation;
 };
 
+// Something that the step thread is to do between two steps.
+struct Errand {
+  std::function<void()> run;
+  bool done = false;  // under the mailbox's lock
+};
+
+// A model as submissions see it.
+struct OpenModel {
+  std::shared_ptr<const EngineModel> model;  // null: none
+  SequenceLimits limits;
+};
+
 struct Mail {
+  std::vector<Errand*> errands;  // to be reported to Mailbox::Done
   std::vector<Arrival> arrivals;
   std::vector<RequestId> cancels;
   Phase phase = Phase::kServing;
@@ -49,17 +64,26 @@ struct QueueLimits {
 // Thread-safe.
 class Mailbox {
  public:
-  // `counts`: those of the start. The clock outlives the mailbox.
-  Mailbox(const QueueLimits& limits, const EngineSnapshot& counts,
-          const Clock* clock);
+  // The clock outlives the mailbox.
+  explicit Mailbox(const Clock* clock) : clock_(clock) {}
 
+  // model.model is null where nothing is open.
+  OpenModel Find(int index) const;
   // ResourceExhausted when the queue is full, though an empty queue takes
-  // anything; Unavailable when not serving.
-  absl::StatusOr<RequestId> Submit(Request request,
+  // anything; Unavailable when not serving, or when request.model is not
+  // `model` any more.
+  absl::StatusOr<RequestId> Submit(Request request, const EngineModel* model,
                                    std::unique_ptr<Generation> generation);
   void Cancel(RequestId id);
   // Moves on to `phase` if it lies ahead.
   void Advance(Phase phase);
+  // The step thread runs it between two steps; this returns then. False, and
+  // nothing was done, when there is no step thread.
+  bool Do(std::function<void()> run);
+  // From now on nothing is submitted to it.
+  void CloseModel(int index);
+  // Returns when the model has no request, or at `deadline`.
+  void AwaitIdle(int index, absl::Time deadline);
   // Returns when the step thread has nothing to do, or at `deadline`.
   void AwaitQuiet(absl::Time deadline);
   // What is submitted counts as waiting at once.
@@ -73,11 +97,14 @@ class Mailbox {
   // Sleeps until there is mail, or until `deadline`. False: time to leave.
   bool AwaitMail(absl::Time deadline);
   Mail Take();
+  void Done(const std::vector<Errand*>& errands);
+  void SetModels(std::vector<OpenModel> models, const QueueLimits& limits);
   void Publish(const EngineSnapshot& counts, const TokenRate& rate);
 
  private:
   bool HasMail() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return phase_changed_ || !mail_.arrivals.empty() || !mail_.cancels.empty();
+    return phase_changed_ || !mail_.arrivals.empty() ||
+           !mail_.cancels.empty() || !mail_.errands.empty();
   }
   bool Quiet() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !open_ || (sleeping_ && !HasMail());
@@ -87,12 +114,13 @@ class Mailbox {
   void CountArrival(const Request& request)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  const QueueLimits limits_;
   const Clock* const clock_;
 
   mutable Mutex mutex_;
   CondVar has_mail_;
-  CondVar quiet_;
+  CondVar quiet_;  // or a step has ended
+  QueueLimits limits_ ABSL_GUARDED_BY(mutex_);
+  std::vector<OpenModel> models_ ABSL_GUARDED_BY(mutex_);
   Mail mail_ ABSL_GUARDED_BY(mutex_);
   bool phase_changed_ ABSL_GUARDED_BY(mutex_) = false;
   bool open_ ABSL_GUARDED_BY(mutex_) = false;

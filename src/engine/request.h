@@ -40,7 +40,8 @@ struct SamplingParams {
 };
 
 struct Request {
-  int model = 0;                // index in Engine's list
+  int model = 0;                // index in the engine
+  uint64_t load_id = 0;         // EngineModel::load_id of the one that is meant
   std::vector<int32_t> prompt;  // at least one token
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();

@@ -1,6 +1,8 @@
 // MatMul by shape, weight dtype and rows. GFLOP/s counts a multiply-add as two;
 // GB/s counts each weight once a call. `hash` is one of the result's bits: work
-// on speed must leave it as it is (it does depend on the SIMD target).
+// on speed must leave it as it is (it does depend on the SIMD target). q4_wide
+// takes rows in 16 bits, not 8; no_amx leaves tiles alone, where there are
+// some.
 //
 //   matmul_benchmark --benchmark_filter=f16/768x192
 //   HEADCOUNT_THREADS=1 matmul_benchmark
@@ -36,27 +38,38 @@ constexpr Shape kShapes[] = {
     {49152, 576}};
 constexpr int64_t kRows[] = {1, 4, 16, 64, 256};
 
-struct NamedDtype {
+struct Weights {
   const char* name;
   ElementType dtype;
+  bool wide_input = false;
+  bool amx = true;
 };
-constexpr NamedDtype kDtypes[] = {{"f32", ElementType::kF32},
-                                  {"f16", ElementType::kF16},
-                                  {"bf16", ElementType::kBf16},
-                                  {"q4", ElementType::kQ4_1},
-                                  {"q8", ElementType::kQ8_0}};
+constexpr Weights kWeights[] = {
+    {.name = "f32", .dtype = ElementType::kF32},
+    {.name = "f16", .dtype = ElementType::kF16},
+    {.name = "bf16", .dtype = ElementType::kBf16},
+    {.name = "q4", .dtype = ElementType::kQ4_1},
+    {.name = "q4_no_amx", .dtype = ElementType::kQ4_1, .amx = false},
+    {.name = "q4_wide", .dtype = ElementType::kQ4_1, .wide_input = true},
+    {.name = "q4_wide_no_amx",
+     .dtype = ElementType::kQ4_1,
+     .wide_input = true,
+     .amx = false},
+    {.name = "q8", .dtype = ElementType::kQ8_0},
+};
 
-void BM_MatMul(benchmark::State& state, Shape shape, ElementType dtype,
+void BM_MatMul(benchmark::State& state, Shape shape, const Weights& kind,
                int64_t rows) {
   std::unique_ptr<Backend> backend =
-      CreateCpuBackend({.threads = BenchThreads()});
+      CreateCpuBackend({.threads = BenchThreads(), .amx = kind.amx});
   const std::vector<std::byte> weights =
-      RandomWeights(shape.outputs * shape.inputs, dtype, /*seed=*/1);
+      RandomWeights(shape.outputs * shape.inputs, kind.dtype, /*seed=*/1);
   MatrixSource source;
   source.rows = shape.outputs;
   source.cols = shape.inputs;
+  source.wide_input = kind.wide_input;
   source.pieces.push_back({.data = weights.data(),
-                           .dtype = dtype,
+                           .dtype = kind.dtype,
                            .stride = shape.inputs,
                            .rows = shape.outputs,
                            .cols = shape.inputs});
@@ -80,15 +93,14 @@ void BM_MatMul(benchmark::State& state, Shape shape, ElementType dtype,
 }
 
 void RegisterAll() {
-  for (const NamedDtype& dtype : kDtypes) {
+  for (const Weights& kind : kWeights) {
     for (const Shape& shape : kShapes) {
       for (const int64_t rows : kRows) {
-        const std::string name = std::string("matmul/") + dtype.name + "/" +
+        const std::string name = std::string("matmul/") + kind.name + "/" +
                                  std::to_string(shape.outputs) + "x" +
                                  std::to_string(shape.inputs) +
                                  "/rows:" + std::to_string(rows);
-        benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, shape,
-                                     dtype.dtype, rows)
+        benchmark::RegisterBenchmark(name.c_str(), BM_MatMul, shape, kind, rows)
             ->UseRealTime();
       }
     }

@@ -163,8 +163,8 @@ void Play(bool shared, double seconds, uint64_t seed) {
   const SystemClock clock;
   const std::unique_ptr<Engine> engine = MakeEngine(shared, &clock);
   std::vector<int32_t> vocab;
-  for (const EngineModel& model : engine->models()) {
-    vocab.push_back(model.model->config().vocab);
+  for (int i = 0; i < kModels; ++i) {
+    vocab.push_back(engine->model(i)->model->config().vocab);
   }
   Mutex output;
   engine->Start();

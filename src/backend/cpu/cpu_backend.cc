@@ -27,7 +27,7 @@ const char* TargetName() {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(int threads) : pool_(threads) {}
+  CpuBackend(int threads, bool amx) : pool_(threads) { matmul_.amx = amx; }
 
   std::string name() const override {
     return absl::StrCat("cpu (", TargetName(), ", ", pool_.threads(),
@@ -148,8 +148,8 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> CreateCpuBackend(const CpuBackendOptions& options) {
-  return std::make_unique<CpuBackend>(options.threads > 0 ? options.threads
-                                                          : AvailableCores());
+  return std::make_unique<CpuBackend>(
+      options.threads > 0 ? options.threads : AvailableCores(), options.amx);
 }
 
 }  // namespace headcount

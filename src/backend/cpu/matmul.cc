@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "backend/cpu/amx_matmul.h"
 #include "backend/cpu/matmul_task.h"
 #include "backend/cpu/quantized_matmul.h"
 #include "hwy/cache_control.h"
@@ -236,20 +237,31 @@ constexpr int64_t kQuantizeElements = 16384;
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-void QuantizeRows(const MatMulOperands& operands, MatMulWorkspace* workspace,
-                  ThreadPool* pool) {
+void QuantizeRows(const MatMulOperands& operands, bool amx,
+                  MatMulWorkspace* workspace, ThreadPool* pool) {
   const int64_t rows = operands.rows;
   const int64_t cols = operands.w->cols();
   const int bytes = operands.w->input_bytes();
-  const int64_t row_blocks = bytes * DivideUp(cols, kQuantizedCols);
+  const int64_t blocks = DivideUp(cols, kQuantizedCols);
+  const int64_t row_blocks = bytes * blocks;
   const auto size = static_cast<size_t>(rows * row_blocks);
   if (workspace->x.size() < size) workspace->x.resize(size);
-  const int64_t step = DivideUp(kQuantizeElements, cols);
+  const auto amx_size =
+      static_cast<size_t>(amx ? DivideUp(rows, kAmxRows) * row_blocks : 0);
+  if (workspace->amx_x.size() < amx_size) workspace->amx_x.resize(amx_size);
+  int64_t step = DivideUp(kQuantizeElements, cols);
+  if (amx) step = DivideUp(step, kAmxRows) * kAmxRows;
   pool->Run(DivideUp(rows, step), [&](int64_t task, int /*worker*/) {
     const int64_t end = std::min((task + 1) * step, rows);
     for (int64_t row = task * step; row < end; ++row) {
       QuantizeRow(operands.x + row * cols, cols, bytes,
                   workspace->x.data() + row * row_blocks);
+    }
+    if (!amx) return;
+    for (int64_t row = task * step; row < end; row += kAmxRows) {
+      PackAmxRows(workspace->x.data() + row * row_blocks,
+                  std::min(kAmxRows, end - row), bytes, blocks,
+                  workspace->amx_x.data() + row / kAmxRows * row_blocks);
     }
   });
 }
@@ -262,7 +274,8 @@ void MatMul(const MatMulOperands& operands, MatMulWorkspace* workspace,
   const int64_t panels = operands.w->panels();
   if (rows == 0 || panels == 0) return;
   const bool quantized = IsQuantized(operands.w->dtype());
-  if (quantized) QuantizeRows(operands, workspace, pool);
+  const bool amx = workspace->amx && AmxIsBetter(*operands.w, rows);
+  if (quantized) QuantizeRows(operands, amx, workspace, pool);
   const int64_t work = rows * operands.w->rows() * operands.w->cols();
   const bool parallel = pool->threads() > 1 && work >= kMinParallelWork;
   // Enough tasks that the last ones even out: by rows as long as these are
@@ -273,15 +286,21 @@ void MatMul(const MatMulOperands& operands, MatMulWorkspace* workspace,
       std::clamp<int64_t>(panels * most_row_tasks / wanted, 1, kTaskPanels);
   const int64_t panel_tasks = DivideUp(panels, panel_step);
   const int64_t row_tasks = std::clamp(
-      DivideUp(wanted, panel_tasks), DivideUp(rows, kTaskRows), most_row_tasks);
+      DivideUp(wanted, panel_tasks),
+      DivideUp(rows, amx ? kAmxTaskRows : kTaskRows), most_row_tasks);
+  const int64_t unit = amx ? kAmxRows : 1;  // rows that stay together
+  const int64_t units = DivideUp(rows, unit);
   const auto run = [&](int64_t index, int /*worker*/) {
     const int64_t panel = index / row_tasks * panel_step;
     const int64_t part = index % row_tasks;
-    const MatMulTask task{.panel_begin = panel,
-                          .panel_end = std::min(panel + panel_step, panels),
-                          .row_begin = rows * part / row_tasks,
-                          .row_end = rows * (part + 1) / row_tasks};
-    if (quantized) {
+    const MatMulTask task{
+        .panel_begin = panel,
+        .panel_end = std::min(panel + panel_step, panels),
+        .row_begin = units * part / row_tasks * unit,
+        .row_end = std::min(units * (part + 1) / row_tasks * unit, rows)};
+    if (amx) {
+      AmxMatMulTask(operands, workspace->amx_x.data(), task);
+    } else if (quantized) {
       QuantizedMatMulTask(operands, workspace->x.data(), task);
     } else {
       HWY_DYNAMIC_DISPATCH(MatMulTargetTask)(operands, task);

@@ -23,6 +23,8 @@ struct MatMulOperands {
 // Reused from call to call.
 struct MatMulWorkspace {
   std::vector<ActivationBlock> x;  // [rows, bytes, blocks of columns]
+  std::vector<AmxBlock> amx_x;     // [rows / 16, blocks of columns, bytes]
+  bool amx = true;                 // where it is better; no bit depends on it
 };
 
 // Each output is one chain of fused multiply-adds, from 0, over rising columns,

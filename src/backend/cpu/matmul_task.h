@@ -8,6 +8,7 @@ namespace headcount {
 // The largest task.
 inline constexpr int64_t kTaskPanels = 4;
 inline constexpr int64_t kTaskRows = 48;
+inline constexpr int64_t kAmxTaskRows = 128;
 
 // Rows [row_begin, row_end) of x times panels [panel_begin, panel_end) of W.
 struct MatMulTask {

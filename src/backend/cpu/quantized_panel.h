@@ -46,6 +46,17 @@ struct alignas(16) ActivationBlock {
   int32_t offset;    // -128 * sum, for the offset of 8 bits
 };
 
+// 16 rows of bytes of x as the tiles of AMX take them: a block of each, in
+// bf16, columns in pairs that amx_matmul.cc explains. With two bytes an element
+// there are two blocks, the first of which has the bytes times 256, and all but
+// q.
+inline constexpr int64_t kAmxRows = 16;
+struct alignas(64) AmxBlock {
+  uint16_t q[kAmxRows][kQuantizedCols];
+  float scale[kAmxRows];
+  float scaled_sum[kAmxRows];
+};
+
 // kQ4_1 where that is exact but for the rounding of scales to 16 bits: pieces
 // are kQ4_0, kQ4_1 or kQ4_K, and none cuts a block of 32 columns. Else kQ8_0:
 // kQ8_0 and kQ5_0 are exact, and whatever has a minimum, two scales or a cut

@@ -65,7 +65,8 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::Run(int64_t tasks, Task task) {
-  if (tasks <= 1 || workers_.empty()) {
+  if (tasks <= 1 || workers_.empty() ||
+      busy_.exchange(true, std::memory_order_acquire)) {
     for (int64_t i = 0; i < tasks; ++i) task(i, 0);
     return;
   }
@@ -88,6 +89,7 @@ void ThreadPool::Run(int64_t tasks, Task task) {
       std::this_thread::yield();
     }
   }
+  busy_.store(false, std::memory_order_release);
 }
 
 void ThreadPool::Loop(int worker) {

@@ -19,7 +19,7 @@ namespace headcount {
 // group grants less time.
 int AvailableCores();
 
-// One thread at a time calls Run; tasks do not call it.
+// Thread-safe; tasks do not call Run.
 class ThreadPool {
  public:
   using Task = absl::FunctionRef<void(int64_t task, int worker)>;
@@ -34,13 +34,16 @@ class ThreadPool {
 
   // Calls task(i, worker) once for each i in [0, tasks), rising, each taken by
   // the next free thread; worker is in [0, threads()). Returns when all are
-  // done. The caller works too.
+  // done. The caller works too, and alone, as worker 0, while another thread is
+  // in Run: a model that is loaded does not hold up steps.
   void Run(int64_t tasks, Task task);
 
  private:
   void Loop(int worker);
   bool WaitForWork();
   void TakeTasks(int worker);
+
+  std::atomic<bool> busy_{false};  // a thread is in Run
 
   // The job: valid while `unfinished_` is not 0. A thread reads it only after
   // it has claimed a task, which keeps the job from ending.

@@ -90,37 +90,38 @@ std::string TinyPath(const std::string& name) {
   return std::string(HEADCOUNT_SOURCE_DIR) + "/tests/data/golden/tiny/" + name;
 }
 
+EngineModel LoadModel(const ModelSpec& spec, const EngineOptions& options,
+                      Backend* backend) {
+  static const std::shared_ptr<const Tokenizer> kTokenizer =
+      std::make_shared<const Tokenizer>(
+          Tokenizer::Load(MailroomPath()).value());
+  const ModelOptions model_options{.path = spec.path,
+                                   .mask = spec.mask,
+                                   .kv_dtype = KvDtype::kF32,
+                                   .max_step_tokens = options.step_tokens,
+                                   .max_logits_rows = 64};
+  EngineModel out;
+  out.name = spec.path;
+  out.model = Model::Load(model_options, backend).value();
+  out.tokenizer = kTokenizer;
+  out.max_context =
+      spec.max_context > 0 ? spec.max_context : out.model->config().max_context;
+  out.max_concurrent = spec.max_concurrent;
+  out.max_logits_rows = model_options.max_logits_rows;
+  out.quota = spec.quota;
+  return out;
+}
+
 std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
                                    const EngineOptions& options,
                                    const Clock* clock) {
-  absl::StatusOr<Tokenizer> loaded = Tokenizer::Load(MailroomPath());
-  CHECK(loaded.ok()) << loaded.status();
-  const auto tokenizer = std::make_shared<const Tokenizer>(*std::move(loaded));
   std::unique_ptr<Backend> backend = CreateCpuBackend({.threads = 2});
   std::vector<EngineModel> made;
   for (const ModelSpec& spec : models) {
-    ModelOptions model_options;
-    model_options.path = spec.path;
-    model_options.mask = spec.mask;
-    model_options.kv_dtype = KvDtype::kF32;
-    model_options.max_step_tokens = options.step_tokens;
-    model_options.max_logits_rows = 64;
-    absl::StatusOr<std::unique_ptr<Model>> model =
-        Model::Load(model_options, backend.get());
-    CHECK(model.ok()) << model.status();
-    EngineModel& out = made.emplace_back();
-    out.name = "model" + std::to_string(made.size() - 1);
-    out.max_context = spec.max_context > 0 ? spec.max_context
-                                           : (*model)->config().max_context;
-    out.max_concurrent = spec.max_concurrent;
-    out.max_logits_rows = model_options.max_logits_rows;
-    out.model = *std::move(model);
-    out.tokenizer = tokenizer;
+    made.push_back(LoadModel(spec, options, backend.get()));
   }
-  absl::StatusOr<std::unique_ptr<Engine>> engine =
-      Engine::Create(options, std::move(backend), std::move(made), clock);
-  CHECK(engine.ok()) << engine.status();
-  return *std::move(engine);
+  return Engine::Create(options, std::move(backend), std::move(made), clock)
+      .value();
 }
 
 std::vector<int32_t> MailTokens(size_t start, size_t count) {

@@ -71,6 +71,7 @@ struct ModelSpec {
   HeadMask mask = {};
   int32_t max_context = 0;  // 0: the model's
   int32_t max_concurrent = 0;
+  PoolQuota quota = {};
 };
 
 inline constexpr int64_t kSlab = int64_t{2} << 20;  // of small pools
@@ -78,7 +79,9 @@ inline constexpr int64_t kSlab = int64_t{2} << 20;  // of small pools
 std::string MailroomPath();
 std::string TinyPath(const std::string& name);
 
-// KV pages in float32, all models with mailroom's tokenizer.
+// KV pages in float32, and mailroom's tokenizer.
+EngineModel LoadModel(const ModelSpec& spec, const EngineOptions& options,
+                      Backend* backend);
 std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
                                    const EngineOptions& options,
                                    const Clock* clock);

@@ -165,7 +165,7 @@ TEST(EngineScoreTest, ChoicesAreDrawnWithTheirConditionalProbabilities) {
       .prompt = MailTokens(0, 6),
       .choices = {{364, 370}, {364}, {364, 371, 5}, {5, 6, 7}, {80}, {5, 6}},
       .temperature = 2.5,
-      .end_ids = engine->models()[0].model->config().eos_ids};
+      .end_ids = engine->model(0)->model->config().eos_ids};
   ASSERT_FALSE(choosing.end_ids.empty());
   const std::vector<double> p = ChoiceProbabilities(choosing);
   std::vector<Request> requests;

@@ -235,7 +235,7 @@ TEST_F(EngineTest, TheSnapshotCountsWhatRunsAndWaits) {
   EXPECT_EQ(snapshot.step_tokens, 20u);
   EXPECT_EQ(snapshot.models[1].kv.used, snapshot.pool.used);
   EXPECT_EQ(snapshot.pool.used,
-            2 * engine_->models()[1].model->geometries()[0].block_bytes());
+            2 * engine_->model(1)->model->geometries()[0].block_bytes());
   EXPECT_EQ(snapshot.pool_capacity, 8 * kSlab);
   EXPECT_GT(snapshot.tokens_per_second, 0);
   clock_.Advance(absl::Hours(1));

@@ -67,7 +67,7 @@ TEST(EngineWindowTest, FiftyWindowsInTheMemoryOfOne) {
       MakeEngine({{.path = ModelPath()}},
                  {.kv_pool_bytes = kSlab, .step_tokens = 32}, &clock);
   const int64_t block_bytes =
-      engine->models()[0].model->geometries()[0].block_bytes();
+      engine->model(0)->model->geometries()[0].block_bytes();
   const Request request = LongRequest(0, kPrompt, kGenerated);
   const auto recorder = std::make_shared<Recorder>();
   ASSERT_TRUE(engine->Submit(request, recorder).ok());

@@ -29,6 +29,8 @@ TEST(ReadServerConfig, TakesEveryKeyOfTheDesign) {
   EXPECT_EQ(options.step_tokens, 128);
   EXPECT_EQ(options.max_queued_requests, 16);
   EXPECT_EQ(options.max_queued_tokens, 5000);
+  EXPECT_EQ(options.max_queued_bytes, 1 << 20);
+  EXPECT_FALSE(options.prefix_cache);
   EXPECT_DOUBLE_EQ(options.watermark, 0.05);
   EXPECT_EQ(DrainGraceOf(*config), absl::ZeroDuration());
   EXPECT_EQ(DrainDeadlineOf(*config), absl::Milliseconds(1500));
@@ -46,11 +48,17 @@ TEST(ReadServerConfig, TakesEveryKeyOfTheDesign) {
   EXPECT_EQ(pruned.limits().max_concurrent(), 8);
   EXPECT_EQ(pruned.classify().template_(), "{input} is");
   EXPECT_EQ(pruned.classify().labels(1), "no");
+  EXPECT_EQ(QuotaOf(pruned).floor_bytes, 8 << 20);
+  EXPECT_EQ(QuotaOf(pruned).ceiling_bytes, 32 << 20);
+  EXPECT_EQ(ShareOf(pruned), 2.5);
+  EXPECT_EQ(pruned.preload(), "off");
 
   // From the headcount.yaml beside the weights, apart from the name.
   const ModelSpec& exact = config->models(1);
   EXPECT_EQ(exact.name(), "mail-exact");
   EXPECT_EQ(exact.precision(), "exact");
+  EXPECT_EQ(QuotaOf(exact).ceiling_bytes, 0);
+  EXPECT_EQ(ShareOf(exact), 1);
   EXPECT_EQ(KvDtypeOf(exact), KvDtype::kF32);
   EXPECT_EQ(exact.classify().labels(0), "7");
   EXPECT_EQ(exact.limits().max_context(), 512);
@@ -127,8 +135,18 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {model + "name: a, heads: {pruned: {0: 5}}}]",
        "models[0].heads.pruned.0: must be a list"},
       {model + "kv_cache: {scale: per_head}}]",
-       "models[0].kv_cache.scale: unknown key; known here: dtype"},
-      {model + "share: 2}]", "models[0].share: unknown key"},
+       "models[0].kv_cache.scale: unknown key; known here: dtype, quota"},
+      {model + "name: a, share: -2}]", "models[0].share: -2 is not from"},
+      {model + "name: a, share: .inf}]", "models[0].share: inf is not from"},
+      {model + "name: a, preload: later}]", "models[0].preload: 'later' is"},
+      {model + "name: a, kv_cache: {quota: {min: some}}}]",
+       "models[0].kv_cache.quota.min: 'some'"},
+      {model + "name: a, kv_cache: {quota: {max: 0}}}]",
+       "models[0].kv_cache.quota.max: must be over 0"},
+      {model + "name: a, kv_cache: {quota: {min: 2GiB, max: 1GiB}}}]",
+       "kv_cache.quota.min: 2GiB is over kv_cache.quota.max, 1GiB"},
+      {"queue: {bytes: many}", "queue.bytes: 'many'"},
+      {"prefix_cache: maybe", "prefix_cache: 'maybe' is neither 'on'"},
       {"models: [{source: {variant_of: x}}]",
        "models[0].source.variant_of: unknown key"},
       {model + "name: a, kv_cache: {dtype: int8}}]", "kv_cache.dtype:"},

@@ -128,9 +128,9 @@ TEST(ModelTableTest, AnEmptyNameMeansTheOnlyConfiguredModel) {
   EXPECT_TRUE(absl::IsInvalidArgument(beside.Find("").status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(beside.Find("bad").status()));
   EXPECT_TRUE(absl::IsNotFound(beside.Find("nobody").status()));
-  EXPECT_NE(beside.FindFailed("bad"), nullptr);
-  EXPECT_EQ(beside.FindFailed("mail"), nullptr);
-  EXPECT_EQ(beside.FindFailed(""), nullptr);
+  EXPECT_EQ(beside.FindEntry("bad")->state, ModelState::kFailed);
+  EXPECT_EQ(beside.FindEntry("mail")->state, ModelState::kReady);
+  EXPECT_FALSE(beside.FindEntry("").has_value());
 }
 
 }  // namespace

@@ -131,11 +131,14 @@ class FakeEngine final : public Engine {
   }
 
   EngineSnapshot Snapshot() const override { return snapshot_; }
-  const std::vector<EngineModel>& models() const override { return models_; }
-  const Backend& backend() const override {
-    CHECK(false) << "the server has no business with it";
-    return *static_cast<const Backend*>(nullptr);
+  absl::StatusOr<int> AddModel(EngineModel) override {
+    return absl::UnimplementedError("a fake");
   }
+  int RemoveModel(int, absl::Time) override { return 0; }
+  std::shared_ptr<const EngineModel> model(int) const override {
+    return nullptr;
+  }
+  Backend* backend() override { return nullptr; }
   bool StepOnce() override { return false; }
 
  private:
@@ -162,7 +165,6 @@ class FakeEngine final : public Engine {
   std::map<RequestId, std::pair<Request, std::shared_ptr<RequestSink>>> held_
       ABSL_GUARDED_BY(mutex_);
   EngineSnapshot snapshot_;
-  std::vector<EngineModel> models_;
 };
 
 }  // namespace headcount

@@ -114,7 +114,7 @@ TEST(SnapshotFamilies, ModelsThatDidNotLoadHaveAStateAndNothingElse) {
   for (const auto& [name, value] : samples) {
     of_bad += absl::StrContains(name, "model=\"bad\"") ? 1 : 0;
   }
-  EXPECT_EQ(of_bad, 4);
+  EXPECT_EQ(of_bad, 5);
   for (const char* model : {"a", "b", "bad"}) {
     const bool failed = absl::string_view(model) == "bad";
     const auto state = [&](const char* name) {

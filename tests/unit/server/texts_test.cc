@@ -70,7 +70,7 @@ TEST(LogLine, HasTheFieldsOfARequest) {
       "2026-01-02T03:04:05.678Z info request method=Generate "
       "model=mailroom request_id=abc "
       "trace_id=4bf92f3577b34da6a3ce929d0e0e4736 outcome=stop code=OK "
-      "prompt_tokens=7 generated_tokens=3 queue_ms=1.500 "
+      "prompt_tokens=7 cached_tokens=0 generated_tokens=3 queue_ms=1.500 "
       "ttft_ms=20.000 total_ms=45.000\n");
   const std::string json =
       FormatLogLine(LogFormat::kJson, now, LogLevel::kInfo, "request", fields);
@@ -79,7 +79,7 @@ TEST(LogLine, HasTheFieldsOfARequest) {
       "ts": "2026-01-02T03:04:05.678Z", "level": "info", "msg": "request",
       "method": "Generate", "model": "mailroom", "request_id": "abc",
       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "outcome": "stop",
-      "code": "OK", "prompt_tokens": 7, "generated_tokens": 3,
+      "code": "OK", "prompt_tokens": 7, "cached_tokens": 0, "generated_tokens": 3,
       "queue_ms": 1.5, "ttft_ms": 20.0, "total_ms": 45.0})"));
 }
 

@@ -1,0 +1,122 @@
+// The models of an engine: how they come and go while others run, and what is
+// taken for them.
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "engine/engine_impl.h"
+
+namespace headcount {
+namespace {
+
+// The queue's default bound in tokens, in pools.
+constexpr int64_t kQueuedPools = 4;
+
+SchedulerModel ForScheduler(const EngineModel& model) {
+  SchedulerModel out{.groups = {},
+                     .quota = model.quota,
+                     .max_context = model.max_context,
+                     .max_concurrent = model.max_concurrent,
+                     .max_logits_rows = model.max_logits_rows,
+                     .share = model.share};
+  const std::vector<KvGeometry>& geometries = model.model->geometries();
+  for (size_t i = 0; i < geometries.size(); ++i) {
+    out.groups.push_back({geometries[i].block_bytes(),
+                          model.model->layout().groups()[i].retention});
+  }
+  return out;
+}
+
+}  // namespace
+
+void EngineImpl::Do(const std::function<void()>& errand) {
+  if (!mailbox_.Do(errand)) errand();
+}
+
+absl::StatusOr<int> EngineImpl::AddModel(EngineModel model) {
+  auto shared = std::make_shared<const EngineModel>(std::move(model));
+  absl::StatusOr<int> index = absl::InternalError("not done");
+  Do([&] { index = Take(shared); });
+  return index;
+}
+
+absl::StatusOr<int> EngineImpl::Take(std::shared_ptr<const EngineModel> model) {
+  const absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model));
+  if (!index.ok()) return index;
+  const auto slot = static_cast<size_t>(*index);
+  if (slot >= models_.size()) models_.resize(slot + 1);
+  models_[slot] = std::move(model);
+  OpenModels();
+  return index;
+}
+
+int EngineImpl::RemoveModel(int index, absl::Time deadline) {
+  mailbox_.CloseModel(index);
+  mailbox_.AwaitIdle(index, deadline);
+  // Whatever came before it was closed is in the same mail or an earlier one.
+  int ended = 0;
+  Do([&] {
+    leaving_.insert(index);
+    ended_leaving_ = 0;
+  });
+  if (!thread_.joinable()) StepOnce();
+  std::shared_ptr<const EngineModel> removed;
+  Do([&] {
+    ended = ended_leaving_;
+    leaving_.erase(index);
+    scheduler_.RemoveModel(index);
+    removed = std::move(models_[static_cast<size_t>(index)]);
+    OpenModels();
+  });
+  return ended;
+}
+
+// Lets others see which models there are, and what they may be asked.
+void EngineImpl::OpenModels() {
+  std::vector<OpenModel> open(models_.size());
+  for (size_t i = 0; i < models_.size(); ++i) {
+    if (models_[i] == nullptr) continue;
+    open[i] = {models_[i], scheduler_.limits(static_cast<int>(i))};
+  }
+  mailbox_.SetModels(std::move(open), MakeQueueLimits());
+  mailbox_.Publish(Counts(), rate_);
+}
+
+absl::StatusOr<RequestId> EngineImpl::Submit(
+    Request request, std::shared_ptr<RequestSink> sink) {
+  const OpenModel open = mailbox_.Find(request.model);
+  if (open.model == nullptr || open.model->load_id != request.load_id) {
+    return absl::UnavailableError("the model has been unloaded");
+  }
+  const EngineModel& model = *open.model;
+  CHECK(!request.prompt.empty());
+  CHECK(request.continuations.empty() || request.sampling.max_tokens == 0);
+  CHECK(request.head_gates.empty() ||
+        static_cast<int64_t>(request.head_gates.size()) ==
+            model.model->layout().dense_query_heads())
+      << request.head_gates.size() << " gates";
+  const absl::Status fits = CheckFits(open.limits, request);
+  if (!fits.ok()) return fits;
+  const absl::Time now = clock_->Now();
+  if (request.deadline <= now) {
+    return absl::DeadlineExceededError("the deadline has already passed");
+  }
+  auto generation =
+      std::make_unique<Generation>(request, model.model->config().eos_ids,
+                                   model.tokenizer.get(), std::move(sink), now);
+  return mailbox_.Submit(std::move(request), &model, std::move(generation));
+}
+
+QueueLimits EngineImpl::MakeQueueLimits() const {
+  QueueLimits limits{options_.max_queued_requests, options_.max_queued_tokens,
+                     options_.max_queued_bytes};
+  if (limits.tokens > 0) return limits;
+  for (size_t i = 0; i < models_.size(); ++i) {
+    if (models_[i] == nullptr) continue;
+    const SequenceLimits& model = scheduler_.limits(static_cast<int>(i));
+    limits.tokens = std::max(limits.tokens, kQueuedPools * model.pool_tokens());
+  }
+  return limits;
+}
+
+}  // namespace headcount
