@@ -103,7 +103,7 @@ TEST(SchedulerScenarios, ALongRequestIsNotStarvedByShortOnes) {
   }
 }
 
-struct LongContext {
+struct LongPrompt {
   const char* name;
   std::vector<int64_t> block_bytes;
   std::vector<int32_t> windows;
@@ -114,13 +114,13 @@ struct LongContext {
 // 131,072 tokens on a small pool: what fits is computed, whatever ran before;
 // one token more is refused at once, with the numbers.
 TEST(SchedulerScenarios, LongContextsAreAdmittedOrRefused) {
-  const LongContext cases[] = {
+  const LongPrompt cases[] = {
       {"full", {1024}, {0}, false, 65536},
       {"full, with what others left in the cache", {1024}, {0}, true, 65536},
       {"window", {1024}, {4096}, true, 131072},
       {"window and a small full group", {256, 1024}, {0, 1024}, true, 131072},
   };
-  for (const LongContext& its : cases) {
+  for (const LongPrompt& its : cases) {
     SCOPED_TRACE(its.name);
     DriverOptions options;
     options.slab_bytes = 64 * 1024;
