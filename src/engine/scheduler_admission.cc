@@ -168,9 +168,11 @@ bool Scheduler::BelowWatermark(const Sequence& sequence) const {
 // Whether its model stays within its floor when it is admitted.
 bool Scheduler::WithinFloor(const Sequence& sequence) const {
   const PoolModel& pool = StateOf(sequence).pool;
-  return pool_->NeededSlabs(pool,
+  const int64_t promised = pool_->FloorSlabs(pool.id);
+  return promised >= 0 &&
+         pool_->NeededSlabs(pool,
                             MissingBlocks(sequence, TokensToAdmit(sequence))) <=
-         pool_->FloorSlabs(pool.id);
+             promised;
 }
 
 bool Scheduler::NothingRuns() const {

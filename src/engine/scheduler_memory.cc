@@ -56,6 +56,7 @@ bool Scheduler::HasBlocksFor(const Sequence& sequence,
 // Preempts what has borrowed from the floor that the sequence needs.
 void Scheduler::TakeBackFloor(const Sequence& waiting) {
   const PoolModel& pool = StateOf(waiting).pool;
+  if (pool_->FloorSlabs(pool.id) < 0) return;
   const std::vector<int64_t> missing =
       MissingBlocks(waiting, TokensToAdmit(waiting));
   while (

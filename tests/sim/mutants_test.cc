@@ -30,6 +30,7 @@ struct Flags {
   int only = 0;  // 0: all
   uint64_t seeds = 1000;
   int64_t steps = 1000;
+  bool oracle_only = false;
 };
 
 // What a child leaves, in memory that it shares, so that it outlives a crash.
@@ -42,7 +43,9 @@ struct Finding {
 void Search(const Flags& flags, Finding* finding) {
   for (uint64_t seed = 0; seed < flags.seeds; ++seed) {
     finding->seeds = seed + 1;
-    Simulation simulation(seed, {.steps = flags.steps});
+    Simulation simulation(seed,
+                          {.steps = flags.steps,
+                           .invariants_every = flags.oracle_only ? 0 : 128});
     if (simulation.Run()) continue;
     finding->found = true;
     std::snprintf(finding->rule, sizeof(finding->rule), "%s",
@@ -132,6 +135,8 @@ int main(int argc, char** argv) {
   app.add_option("--seeds", flags.seeds, "At most, for each bug")
       ->capture_default_str();
   app.add_option("--steps", flags.steps, "Of each seed")->capture_default_str();
+  app.add_flag("--oracle_only", flags.oracle_only,
+               "Do not call CheckInvariants");
   CLI11_PARSE(app, argc, argv);
   return headcount::sim::Run(flags);
 }

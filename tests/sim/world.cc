@@ -104,6 +104,11 @@ void MakeTight(Random* random, World* world) {
   SchedulerModel& model = world->models[0].model;
   model.max_concurrent = 0;
   model.max_logits_rows = random->Pick(10, 40);
+  // Two groups get in each other's way.
+  if (random->Chance(0.4)) {
+    model.groups = {MakeGroup(random, false), MakeGroup(random, true)};
+    model.max_context = random->Pick(100, 300);
+  }
 }
 
 void MakeFloors(Random* random, int num_models, World* world) {

@@ -172,12 +172,16 @@ void SchedulerDriver::CheckPreemptions() {
   if (running_.empty()) return;
   const RequestId oldest = running_.begin()->first;
   std::vector<RequestId> preempted;
+  std::vector<RequestId> gathered;  // begin anew, and are not preempted
   RequestId newest_kept = 0;
   for (const auto& [id, sequence] : running_) {
     Shadow& shadow = requests_.at(id);
     if (sequence->preemptions == shadow.preemptions) {
-      const bool may_go = shadow.preemptions < Scheduler::kMaxPreemptions &&
-                          !sequence->tables.empty();
+      if (sequence->reserves && sequence->computed < shadow.computed) {
+        gathered.push_back(id);
+        shadow.computed = 0;
+      }
+      const bool may_go = !sequence->reserves && !sequence->tables.empty();
       if (may_go) newest_kept = id;
       continue;
     }
@@ -194,6 +198,7 @@ void SchedulerDriver::CheckPreemptions() {
     }
     running_.erase(id);
   }
+  for (const RequestId id : gathered) running_.erase(id);
 }
 
 void SchedulerDriver::CheckPlan(const StepPlan& plan) {

@@ -160,5 +160,27 @@ TEST(SchedulerWindowTest, RefusesWhatAnEmptyPoolCannotHoldAtOnce) {
               HasSubstr("need 14 KV blocks"));
 }
 
+// Seven others make it use two slabs of its window's group where one would do.
+// They end, and no slab is left for the other group: it hung, for ever.
+TEST(SchedulerWindowTest, WhoIsInItsOwnWayIsGathered) {
+  DriverOptions options = PoolOf(7);
+  options.scheduler.step_tokens = 16;
+  options.models[0].block_bytes = {512, 128};
+  options.models[0].windows = {0, 17};
+  SchedulerDriver driver(options);
+  const RequestId alone = driver.Submit(10, 183);
+  EXPECT_FALSE(driver.CheckFits(RequestOf(10, 184)).ok()) << "to the last slab";
+  std::vector<RequestId> others;
+  for (int i = 0; i < 7; ++i) others.push_back(driver.Submit(10, 100));
+  for (int i = 0; i < 8; ++i) driver.Step();
+  for (const RequestId id : others) {
+    EXPECT_TRUE(driver.Runs(id));
+    driver.Cancel(id);
+  }
+  driver.RunDry();
+  EXPECT_EQ(driver.Generated(alone), 183);
+  EXPECT_EQ(driver.Preemptions(alone), 0);
+}
+
 }  // namespace
 }  // namespace headcount
