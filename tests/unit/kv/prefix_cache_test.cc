@@ -148,5 +148,26 @@ TEST_F(PrefixCacheTest, ForgetsAModelThatGoes) {
   cache_.CheckInvariants();
 }
 
+// Two runs of one trace differed after a model had gone.
+TEST_F(PrefixCacheTest, ForgetsInTheSameOrderEachTime) {
+  std::vector<std::vector<int64_t>> runs(2);
+  for (std::vector<int64_t>& offsets : runs) {
+    BlockPool pool({.capacity_bytes = 16 * 1024, .slab_bytes = 1024});
+    PrefixCache cache(&pool);
+    const GroupId group = GroupOf(&pool, 512);
+    const std::vector<BlockHash> hashes = Hashes("", 32);
+    std::vector<BlockRef> blocks = pool.Allocate(group, 32);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      cache.Publish(group, hashes[i], blocks[i]);
+    }
+    blocks.clear();
+    cache.Forget(group);
+    for (const BlockRef& block : pool.Allocate(group, 32)) {
+      offsets.push_back(block.offset());
+    }
+  }
+  EXPECT_EQ(runs[0], runs[1]);
+}
+
 }  // namespace
 }  // namespace headcount
