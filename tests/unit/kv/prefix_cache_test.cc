@@ -150,23 +150,27 @@ TEST_F(PrefixCacheTest, ForgetsAModelThatGoes) {
 
 // Two runs of one trace differed after a model had gone.
 TEST_F(PrefixCacheTest, ForgetsInTheSameOrderEachTime) {
-  std::vector<std::vector<int64_t>> runs(2);
-  for (std::vector<int64_t>& offsets : runs) {
-    BlockPool pool({.capacity_bytes = 16 * 1024, .slab_bytes = 1024});
-    PrefixCache cache(&pool);
-    const GroupId group = GroupOf(&pool, 512);
-    const std::vector<BlockHash> hashes = Hashes("", 32);
-    std::vector<BlockRef> blocks = pool.Allocate(group, 32);
+  BlockPool other_pool({.capacity_bytes = pool_.capacity_bytes(),
+                        .slab_bytes = pool_.slab_bytes()});
+  PrefixCache other_cache(&other_pool);
+  const auto after = [this](BlockPool* pool, PrefixCache* cache,
+                            GroupId group) {
+    const auto all = static_cast<int>(pool->AvailableBlocks(group));
+    std::vector<BlockRef> blocks = pool->Allocate(group, all);
+    const std::vector<BlockHash> hashes = Hashes("", all);
     for (size_t i = 0; i < blocks.size(); ++i) {
-      cache.Publish(group, hashes[i], blocks[i]);
+      cache->Publish(group, hashes[i], blocks[i]);
     }
     blocks.clear();
-    cache.Forget(group);
-    for (const BlockRef& block : pool.Allocate(group, 32)) {
+    cache->Forget(group);
+    std::vector<int64_t> offsets;
+    for (const BlockRef& block : pool->Allocate(group, all)) {
       offsets.push_back(block.offset());
     }
-  }
-  EXPECT_EQ(runs[0], runs[1]);
+    return offsets;
+  };
+  EXPECT_EQ(after(&pool_, &cache_, group_),
+            after(&other_pool, &other_cache, GroupOf(&other_pool, 256)));
 }
 
 }  // namespace
