@@ -130,6 +130,20 @@ TEST_F(SchedulerPrefixTest, GatesAndWindowsGoWithout) {
   EXPECT_EQ(pool_.bytes().cached, cached) << "they leave nothing behind";
 }
 
+// What one group had cached lay where the other had to go: it hung, for ever.
+TEST_F(SchedulerPrefixTest, ModelsWithTwoGroupsGoWithout) {
+  Request request = Ask(64);
+  request.model =
+      scheduler_
+          .AddModel({.groups = {{.block_bytes = 512}, {.block_bytes = 1024}},
+                     .max_context = 1000,
+                     .max_logits_rows = 64})
+          .value();
+  EXPECT_EQ(Run(request), 0);
+  EXPECT_EQ(Run(request), 0);
+  EXPECT_EQ(pool_.bytes().cached, 0);
+}
+
 TEST_F(SchedulerPrefixTest, AStepThatFailedLeavesNothing) {
   EXPECT_EQ(Run(Ask(64), EndCause::kError), 0);
   EXPECT_EQ(pool_.bytes().cached, 0);

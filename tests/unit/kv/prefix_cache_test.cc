@@ -148,5 +148,30 @@ TEST_F(PrefixCacheTest, ForgetsAModelThatGoes) {
   cache_.CheckInvariants();
 }
 
+// Two runs of one trace differed after a model had gone.
+TEST_F(PrefixCacheTest, ForgetsInTheSameOrderEachTime) {
+  BlockPool other_pool({.capacity_bytes = pool_.capacity_bytes(),
+                        .slab_bytes = pool_.slab_bytes()});
+  PrefixCache other_cache(&other_pool);
+  const auto after = [this](BlockPool* pool, PrefixCache* cache,
+                            GroupId group) {
+    const auto all = static_cast<int>(pool->AvailableBlocks(group));
+    std::vector<BlockRef> blocks = pool->Allocate(group, all);
+    const std::vector<BlockHash> hashes = Hashes("", all);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      cache->Publish(group, hashes[i], blocks[i]);
+    }
+    blocks.clear();
+    cache->Forget(group);
+    std::vector<int64_t> offsets;
+    for (const BlockRef& block : pool->Allocate(group, all)) {
+      offsets.push_back(block.offset());
+    }
+    return offsets;
+  };
+  EXPECT_EQ(after(&pool_, &cache_, group_),
+            after(&other_pool, &other_cache, GroupOf(&other_pool, 256)));
+}
+
 }  // namespace
 }  // namespace headcount
