@@ -6,9 +6,9 @@
 // step (StepInputs); no operation does.
 //
 // Calls are validated by the model once, when it is built: sizes that do not
-// fit are our own bug (CHECK). One thread per device drives a backend; Allocate,
-// Pack and the copies may be called by others meanwhile, so that a model can be
-// loaded while others run. A backend outlives what it made.
+// fit are our own bug (CHECK). One thread per device drives a backend;
+// Allocate, Pack and the copies may be called by others meanwhile, so that a
+// model can be loaded while others run. A backend outlives what it made.
 #pragma once
 
 #include <cstddef>

@@ -67,7 +67,9 @@ RULES = (
     Rule("a test waits for an event, not for time to pass",
          r"\b(?:sleep_for|SleepFor|usleep)\b|\btime\.sleep\b",
          "std::this_thread::sleep_for(1s);", "done.Wait();",
-         where=("tests/",), kinds=source_tree.CODE),
+         # Which plays what arrives at certain times.
+         where=("tests/",), but=("tests/bench/pool_scenario.cc",),
+         kinds=source_tree.CODE),
     Rule("a thread that nobody joins",
          r"\.detach\(\)", "thread.detach();", "thread.join();",
          # It waits for the signal that ends the process.
