@@ -134,7 +134,9 @@ Command LoadCommand(CLI::App& root) {
   app.footer(
       "A model is configured by the server's file, its arguments or its\n"
       "--models-dir, never by a client. With 'preload: off' it waits for this\n"
-      "command. A load that does not fit, or fails, changes nothing else.\n\n" +
+      "command. A load that does not fit, or fails, changes nothing else.\n"
+      "From another machine it needs 'remote_admin: on' in the server's "
+      "file.\n\n" +
       Examples({
           {"what there is to load", "headcount list"},
           {"make it answer", "headcount load smollm2-135m"},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "server/errors.h"
@@ -62,6 +63,13 @@ bool IsTenant(absl::string_view tenant) {
          });
 }
 
+bool IsLocalPeer(absl::string_view peer) {
+  return absl::StartsWith(peer, "ipv4:127.") ||
+         absl::StartsWith(peer, "ipv6:[::1]:") ||
+         absl::StartsWith(peer, "ipv6:%5B::1%5D:") ||
+         absl::StartsWith(peer, "unix:");
+}
+
 bool IsOutOfTime(absl::Time now, absl::Time arrival, absl::Time deadline) {
   constexpr absl::Duration kTravel = absl::Milliseconds(20);
   return now >= deadline - kTravel - (deadline - arrival) / 100;
@@ -101,6 +109,17 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
       std::string(TraceIdOf(MetadataValue(*context, "traceparent")));
   context->AddInitialMetadata("x-request-id", line_.request_id);
   serving->metrics->CallStarted(method);
+}
+
+absl::Status CallRecord::CheckAdmin() const {
+  if (serving_->remote_admin || IsLocalPeer(context_->peer())) {
+    return absl::OkStatus();
+  }
+  return WithReason(
+      absl::PermissionDeniedError("only clients on the server's machine may "
+                                  "change what it serves, unless its "
+                                  "configuration has `remote_admin: on`"),
+      Reason::kNotAllowed);
 }
 
 void CallRecord::Complete(Request* request) const {

@@ -30,6 +30,10 @@ bool IsRequestId(absl::string_view id);
 // digits and "._-"; empty is the tenant without a name.
 bool IsTenant(absl::string_view tenant);
 
+// Whether gRPC's name of a peer, such as "ipv4:127.0.0.1:1234", is of this
+// machine.
+bool IsLocalPeer(absl::string_view peer);
+
 // Whether a client that hangs up at `now` does so because its time is over. By
 // its own clock it may be, a little before it is by ours: the call took time to
 // arrive, and gRPC rounds a timeout up by as much as 1 % to send it.
@@ -50,6 +54,10 @@ class CallRecord {
   absl::Time arrival() const { return arrival_; }
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
+
+  // PermissionDenied for a call that changes what is served, from another
+  // machine where that is not allowed.
+  absl::Status CheckAdmin() const;
 
   // Gives the request what it has of the call: deadline and tenant.
   void Complete(Request* request) const;

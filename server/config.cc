@@ -166,6 +166,7 @@ ServerConfig DefaultServerConfig() {
   config.mutable_queue()->set_tokens(0);
   config.mutable_queue()->set_bytes("64MiB");
   config.set_prefix_cache("on");
+  config.set_remote_admin("off");
   config.set_watermark(0.01);
   config.mutable_drain()->set_grace("5s");
   config.mutable_drain()->set_deadline("30s");

@@ -205,6 +205,7 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
        CheckRange("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
        CheckByteSize("queue.bytes", config.queue().bytes()),
        CheckChoice("prefix_cache", config.prefix_cache(), "on", "off"),
+       CheckChoice("remote_admin", config.remote_admin(), "on", "off"),
        CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
        CheckDuration("drain.deadline", config.drain().deadline(),
                      kMaxDrainDeadline),

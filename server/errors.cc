@@ -18,11 +18,11 @@ namespace {
 
 constexpr char kDomain[] = "headcount.dev";
 
-constexpr std::array<absl::string_view, 13> kReasonNames = {
+constexpr std::array<absl::string_view, 14> kReasonNames = {
     "INVALID_REQUEST", "TOO_LONG",         "KV_EXHAUSTED", "UNKNOWN_MODEL",
     "MODEL_FAILED",    "MODEL_NOT_LOADED", "NOT_OFFERED",  "QUEUE_FULL",
     "DRAINING",        "SLOW_READER",      "DEADLINE",     "CANCELLED",
-    "INTERNAL"};
+    "NOT_ALLOWED",     "INTERNAL"};
 
 std::string TypeUrl(const google::protobuf::Message& message) {
   return absl::StrCat("type.googleapis.com/",

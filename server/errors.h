@@ -32,6 +32,7 @@ enum class Reason {
   kSlowReader,
   kDeadline,
   kCancelled,
+  kNotAllowed,
   kInternal,
 };
 absl::string_view ReasonName(Reason reason);  // "QUEUE_FULL"

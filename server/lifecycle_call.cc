@@ -24,6 +24,8 @@ class LoadCall final : public grpc::ServerWriteReactor<v1::LoadModelResponse>,
 
   void Start(const std::string& name) {
     self_ = shared_from_this();
+    const absl::Status allowed = record_.CheckAdmin();
+    if (!allowed.ok()) return End(allowed);
     const auto self = self_;
     serving_->lifecycle->Load(
         name, [self](ModelLifecycle::Stage stage) { self->Tell(stage, {}); },
@@ -121,6 +123,8 @@ class UnloadCall final : public grpc::ServerUnaryReactor,
 
   void Start(const v1::UnloadModelRequest& request) {
     self_ = shared_from_this();
+    const absl::Status allowed = record_.CheckAdmin();
+    if (!allowed.ok()) return End(allowed);
     absl::Duration deadline = serving_->drain_deadline;
     if (request.has_deadline_seconds()) {
       const double seconds = request.deadline_seconds();
@@ -173,6 +177,17 @@ grpc::ServerUnaryReactor* StartUnloadCall(const Serving* serving,
   const auto call = std::make_shared<UnloadCall>(serving, context, response);
   call->Start(request);
   return call.get();
+}
+
+grpc::ServerUnaryReactor* StartDrainCall(const Serving* serving,
+                                         grpc::CallbackServerContext* context) {
+  CallRecord record(RpcMethod::kDrain, context, serving);
+  const absl::Status allowed = record.CheckAdmin();
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(record.Conclude(allowed));
+  record.WriteLog();
+  if (allowed.ok()) serving->begin_drain();
+  return reactor;
 }
 
 }  // namespace headcount

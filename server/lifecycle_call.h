@@ -16,4 +16,7 @@ grpc::ServerUnaryReactor* StartUnloadCall(const Serving* serving,
                                           const v1::UnloadModelRequest& request,
                                           v1::UnloadModelResponse* response);
 
+grpc::ServerUnaryReactor* StartDrainCall(const Serving* serving,
+                                         grpc::CallbackServerContext* context);
+
 }  // namespace headcount

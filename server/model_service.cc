@@ -69,10 +69,7 @@ grpc::ServerUnaryReactor* ModelService::GetPool(
 grpc::ServerUnaryReactor* ModelService::Drain(
     grpc::CallbackServerContext* context, const v1::DrainRequest*,
     v1::DrainResponse*) {
-  return Answer(RpcMethod::kDrain, context, serving_, [&] {
-    serving_->begin_drain();
-    return absl::OkStatus();
-  });
+  return StartDrainCall(serving_, context);
 }
 
 v1::Model ModelService::Describe(const ModelEntry& entry) const {

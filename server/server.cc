@@ -135,6 +135,7 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
              .log = &log,
              .clock = &clock,
              .drain_deadline = DrainDeadlineOf(config),
+             .remote_admin = config.remote_admin() == "on",
              .begin_drain = [] { kill(getpid(), SIGTERM); }};
   health = MakeHealthService(*models, &*metrics);
   lifecycle.emplace(config, engine.get(), &*models, health.get(), &log);

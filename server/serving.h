@@ -23,6 +23,7 @@ struct Serving {
   const Log* log = nullptr;
   const Clock* clock = nullptr;
   absl::Duration drain_deadline;
+  bool remote_admin = false;          // see ServerConfig
   std::function<void()> begin_drain;  // as SIGTERM does
 };
 

@@ -147,6 +147,7 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {model + "name: a, kv_cache: {quota: {min: 2GiB, max: 1GiB}}}]",
        "kv_cache.quota.min: 2GiB is over kv_cache.quota.max, 1GiB"},
       {"queue: {bytes: many}", "queue.bytes: 'many'"},
+      {"remote_admin: yes", "remote_admin: 'yes' is neither 'on'"},
       {"prefix_cache: maybe", "prefix_cache: 'maybe' is neither 'on'"},
       {"models: [{source: {variant_of: x}}]",
        "models[0].source.variant_of: unknown key"},

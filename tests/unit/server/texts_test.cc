@@ -121,6 +121,28 @@ TEST(CallRecord, TakesACancelJustBeforeTheDeadlineForTheDeadline) {
   EXPECT_FALSE(out_of_time(absl::Milliseconds(59'300), absl::Minutes(1)));
 }
 
+TEST(CallRecord, KnowsWhoIsOnThisMachine) {
+  for (const char* peer :
+       {"ipv4:127.0.0.1:5000", "ipv4:127.8.8.8:1", "ipv6:[::1]:5000",
+        "ipv6:%5B::1%5D:5000", "unix:/tmp/socket"}) {
+    EXPECT_TRUE(IsLocalPeer(peer)) << peer;
+  }
+  for (const char* peer :
+       {"ipv4:10.0.0.127:5000", "ipv4:12.7.0.1:1", "ipv6:%5B::1:2%5D:5000",
+        "ipv6:[::12]:1", "", "dns:127.0.0.1"}) {
+    EXPECT_FALSE(IsLocalPeer(peer)) << peer;
+  }
+}
+
+TEST(CallRecord, ATenantIsAWord) {
+  EXPECT_TRUE(IsTenant(""));
+  EXPECT_TRUE(IsTenant("team-a.b_1"));
+  EXPECT_TRUE(IsTenant(std::string(64, 'x')));
+  EXPECT_FALSE(IsTenant(std::string(65, 'x')));
+  EXPECT_FALSE(IsTenant("a b"));
+  EXPECT_FALSE(IsTenant("a/b"));
+}
+
 TEST(RequestId, IsALabelAndNothingElse) {
   EXPECT_TRUE(IsRequestId("a-1/b.c:d_e"));
   EXPECT_TRUE(IsRequestId(std::string(64, 'x')));
