@@ -167,15 +167,23 @@ absl::string_view GrpcCodeLabel(grpc::StatusCode code) {
 
 Metrics::Metrics(const ModelTable& models)
     : registry_(std::make_shared<Registry>()) {
-  for (const ModelEntry& model : models.entries()) {
-    model_names_.push_back(model.name);
-  }
-  models_.resize(model_names_.size());
   AddEndings();
   AddTokens(TokenBuckets(models));
   AddTimes();
   AddPhases();
   AddMethods();
+  for (const ModelEntry& model : models.entries()) {
+    models_.emplace_back().name = model.name;
+    if (model.served != nullptr) Of(static_cast<int>(models_.size()) - 1);
+  }
+}
+
+const Metrics::PerModel& Metrics::Of(int model) {
+  Slot& slot = models_[static_cast<size_t>(model)];
+  absl::call_once(slot.once, [&] {
+    for (const Maker& make : makers_) make(slot.name, &slot.metrics);
+  });
+  return slot.metrics;
 }
 
 void Metrics::AddEndings() {
@@ -186,26 +194,27 @@ void Metrics::AddEndings() {
   auto& duration =
       AddHistogram(*registry_, "headcount_request_duration_seconds",
                    "From the engine's queue to the ending.");
-  for (size_t i = 0; i < models_.size(); ++i) {
+  makers_.push_back([this, &duration](const std::string& model, PerModel* to) {
     for (size_t o = 0; o < kNumOutcomes; ++o) {
       const auto outcome = static_cast<Outcome>(o);
-      const Labels labels = {{"model", model_names_[i]},
+      const Labels labels = {{"model", model},
                              {"outcome", std::string(OutcomeName(outcome))}};
-      models_[i].ended[o] = &ended_->Add(labels);
+      to->ended[o] = &ended_->Add(labels);
       // What was refused has no duration.
       if (outcome == Outcome::kRejected) continue;
-      models_[i].duration[o] = &duration.Add(labels, DurationBuckets());
+      to->duration[o] = &duration.Add(labels, DurationBuckets());
     }
-  }
+  });
 }
 
 void Metrics::AddTokens(const Buckets& token_buckets) {
   const auto counter = [this](const char* name, const char* help,
                               Counter* PerModel::*member) {
     auto& family = AddCounter(*registry_, name, help);
-    for (size_t i = 0; i < models_.size(); ++i) {
-      models_[i].*member = &family.Add({{"model", model_names_[i]}});
-    }
+    makers_.push_back(
+        [&family, member](const std::string& model, PerModel* to) {
+          to->*member = &family.Add({{"model", model}});
+        });
   };
   counter("headcount_prompt_tokens_total",
           "Prompt tokens of requests that ended.", &PerModel::prompt_tokens);
@@ -246,9 +255,10 @@ void Metrics::AddHistograms(const char* name, const char* help,
                             Histogram* PerModel::*member,
                             const Buckets& buckets) {
   auto& family = AddHistogram(*registry_, name, help);
-  for (size_t i = 0; i < models_.size(); ++i) {
-    models_[i].*member = &family.Add({{"model", model_names_[i]}}, buckets);
-  }
+  makers_.push_back(
+      [&family, member, buckets](const std::string& model, PerModel* to) {
+        to->*member = &family.Add({{"model", model}}, buckets);
+      });
 }
 
 void Metrics::AddPhases() {
@@ -311,7 +321,7 @@ void Metrics::CallHandled(RpcMethod method, grpc::StatusCode code,
 void Metrics::RequestRejected(int model, Reason reason) {
   const std::string name = model == kNoModel
                                ? kOtherModel
-                               : model_names_[static_cast<size_t>(model)];
+                               : models_[static_cast<size_t>(model)].name;
   if (reason == Reason::kDeadline) {
     // It had passed before the request could wait.
     ended_->Add({{"model", name}, {"outcome", "deadline"}}).Increment();
@@ -323,7 +333,7 @@ void Metrics::RequestRejected(int model, Reason reason) {
 }
 
 void Metrics::RequestEnded(int model, Outcome outcome, const Ending& ending) {
-  const PerModel& metrics = models_[static_cast<size_t>(model)];
+  const PerModel& metrics = Of(model);
   const auto index = static_cast<size_t>(outcome);
   metrics.ended[index]->Increment();
   ObserveSeconds(metrics.duration[index], ending.ended - ending.submitted);
@@ -353,7 +363,7 @@ void Metrics::RequestEnded(int model, Outcome outcome, const Ending& ending) {
 }
 
 void Metrics::TokenGap(int model, absl::Duration gap) {
-  ObserveSeconds(models_[static_cast<size_t>(model)].inter_token_latency, gap);
+  ObserveSeconds(Of(model).inter_token_latency, gap);
 }
 
 void Metrics::StepDone(const StepReport& report) {

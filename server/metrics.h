@@ -7,10 +7,13 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/base/call_once.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
@@ -85,7 +88,16 @@ class Metrics {
     prometheus::Histogram* handling;
   };
 
+  // A model's series begin when it is loaded, or used, for the first time.
+  struct Slot {
+    std::string name;
+    absl::once_flag once;
+    PerModel metrics;
+  };
+  using Maker = std::function<void(const std::string& model, PerModel* to)>;
   using Buckets = prometheus::Histogram::BucketBoundaries;
+
+  const PerModel& Of(int model);
 
   void AddEndings();
   void AddTokens(const Buckets& token_buckets);
@@ -98,8 +110,8 @@ class Metrics {
   void AddMethods();
 
   std::shared_ptr<prometheus::Registry> registry_;
-  std::vector<PerModel> models_;
-  std::vector<std::string> model_names_;  // [models_]
+  std::vector<Maker> makers_;  // of each family that has a series for a model
+  std::deque<Slot> models_;    // by position in the table
   std::array<PerPhase, kNumPhases> phases_;
   std::array<PerMethod, kRpcMethods.size()> methods_;
   prometheus::Family<prometheus::Counter>* ended_ = nullptr;

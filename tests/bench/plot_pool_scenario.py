@@ -8,8 +8,9 @@
 import json
 import sys
 
-POOLS = {"shared": "one shared pool", "split": "split in three"}
-COLOURS = {"shared": "#1f6feb", "split": "#bf5b17"}
+POOLS = {"shared": "shared", "floors": "shared, floors of a sixth",
+         "split": "split in three"}
+COLOURS = {"shared": "#1f6feb", "floors": "#3fa34d", "split": "#bf5b17"}
 
 
 def percentile(values, part):
@@ -53,8 +54,8 @@ def picture(requests, samples, path):
                     color=COLOURS[pool])
         refused = sum(r["pool"] == pool and r["outcome"] == "refused"
                       for r in requests)
-        right.bar(name, refused, color=COLOURS[pool])
-        right.text(name, refused, refused, ha="center", va="bottom")
+        right.bar(pool, refused, color=COLOURS[pool])
+        right.text(pool, refused, refused, ha="center", va="bottom")
     left.set(xlabel="seconds", ylabel="MiB of KV in use",
              title="Memory that works")
     left.legend(frameon=False)

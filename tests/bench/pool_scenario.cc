@@ -1,8 +1,9 @@
 // Three models under bursts that do not coincide, on one KV pool that they
-// share and on the same memory split equally among them. The split is made of
-// quotas (floor = ceiling = a third), so that all else is the same: arrivals,
-// code, threads. Prints a line of JSON for each request and for the pool's use
-// over time; tests/bench/plot_pool_scenario.py makes the summary and a picture.
+// share, on the same with a floor of a sixth for each, and on the same memory
+// split equally among them. The split is made of quotas, too (floor = ceiling =
+// a third), so that all else is the same: arrivals, code, threads. Prints a
+// line of JSON for each request and for the pool's use over time;
+// tests/bench/plot_pool_scenario.py makes the summary and a picture.
 //
 //   pool_scenario [seconds [seed]] > scenario.jsonl
 #include <algorithm>
@@ -48,6 +49,14 @@ constexpr Load kLoads[] = {
     {"smollm2-pruned", kSmolLM2, true, 0.05, 3.0, {64, 128}, {200, 300}},
 };
 constexpr int kModels = 3;
+
+struct Pool {
+  const char* name;
+  int floor_sixths;  // of the pool, for each model
+  int ceiling_sixths;
+};
+
+constexpr Pool kPools[] = {{"shared", 0, 6}, {"floors", 1, 6}, {"split", 2, 2}};
 
 struct Arrival {
   double at = 0;  // seconds
@@ -114,7 +123,7 @@ class Printer final : public RequestSink {
   Mutex* const output_;
 };
 
-std::unique_ptr<Engine> MakeEngine(bool shared, const Clock* clock) {
+std::unique_ptr<Engine> MakeEngine(const Pool& pool, const Clock* clock) {
   std::unique_ptr<Backend> backend =
       CreateCpuBackend({.threads = BenchThreads()});
   std::vector<EngineModel> models;
@@ -129,10 +138,8 @@ std::unique_ptr<Engine> MakeEngine(bool shared, const Clock* clock) {
     model.tokenizer =
         std::make_shared<Tokenizer>(Tokenizer::Load(load.path).value());
     model.max_context = 2048;
-    if (!shared) {
-      model.quota = {.floor_bytes = kPoolBytes / kModels,
-                     .ceiling_bytes = kPoolBytes / kModels};
-    }
+    model.quota = {.floor_bytes = kPoolBytes / 6 * pool.floor_sixths,
+                   .ceiling_bytes = kPoolBytes / 6 * pool.ceiling_sixths};
   }
   return Engine::Create({.kv_pool_bytes = kPoolBytes,
                          .max_queued_requests = kQueue,
@@ -141,8 +148,9 @@ std::unique_ptr<Engine> MakeEngine(bool shared, const Clock* clock) {
       .value();
 }
 
-void PrintPool(bool shared, double at, const Engine& engine, Mutex* output) {
-  nlohmann::json line = {{"pool", shared ? "shared" : "split"}, {"at", at}};
+void PrintPool(const Pool& pool, double at, const Engine& engine,
+               Mutex* output) {
+  nlohmann::json line = {{"pool", pool.name}, {"at", at}};
   for (const EngineSnapshot::PerModel& model : engine.Snapshot().models) {
     line["used"].push_back(model.kv.used);
     line["waiting"].push_back(model.waiting);
@@ -159,9 +167,9 @@ bool Busy(const Engine& engine) {
                      });
 }
 
-void Play(bool shared, double seconds, uint64_t seed) {
+void Play(const Pool& pool, double seconds, uint64_t seed) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeEngine(shared, &clock);
+  const std::unique_ptr<Engine> engine = MakeEngine(pool, &clock);
   std::vector<int32_t> vocab;
   for (int i = 0; i < kModels; ++i) {
     vocab.push_back(engine->model(i)->model->config().vocab);
@@ -173,14 +181,14 @@ void Play(bool shared, double seconds, uint64_t seed) {
   const auto wait_until = [&](double at) {
     while (sampled < at) {
       absl::SleepFor(start + absl::Seconds(sampled) - absl::Now());
-      PrintPool(shared, sampled, *engine, &output);
+      PrintPool(pool, sampled, *engine, &output);
       sampled += 0.25;
     }
     absl::SleepFor(start + absl::Seconds(at) - absl::Now());
   };
   for (Arrival& arrival : Arrivals(seconds, seed, vocab)) {
     wait_until(arrival.at);
-    nlohmann::json line = {{"pool", shared ? "shared" : "split"},
+    nlohmann::json line = {{"pool", pool.name},
                            {"model", kLoads[arrival.request.model].name},
                            {"submitted", arrival.at},
                            {"prompt", arrival.request.prompt.size()}};
@@ -200,7 +208,7 @@ void Play(bool shared, double seconds, uint64_t seed) {
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 60;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
-  for (const bool shared : {true, false}) {
-    headcount::Play(shared, seconds, seed);
+  for (const headcount::Pool& pool : headcount::kPools) {
+    headcount::Play(pool, seconds, seed);
   }
 }

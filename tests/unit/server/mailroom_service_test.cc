@@ -321,7 +321,7 @@ TEST(MailroomSetup, RefusesAPoolThatIsTooSmall) {
   config::v1::ServerConfig config = MailroomConfig();
   config.set_kv_pool("64KiB");
   const absl::Status status = Server::Create(config).status();
-  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
 }
 
 }  // namespace
