@@ -47,18 +47,18 @@ def picture(requests, samples, path):
     for pool, name in POOLS.items():
         at = [s["at"] for s in samples if s["pool"] == pool]
         used = [sum(s["used"]) / 2**20 for s in samples if s["pool"] == pool]
-        left.plot(at, used, label=name, color=COLOURS[pool])
+        left.plot(at, used, color=COLOURS[pool])
         ttft = sorted(r["ttft"] for r in requests
                       if r["pool"] == pool and r["outcome"] != "refused")
         middle.step(ttft, [(i + 1) / len(ttft) for i in range(len(ttft))],
-                    color=COLOURS[pool])
+                    label=name, color=COLOURS[pool])
         refused = sum(r["pool"] == pool and r["outcome"] == "refused"
                       for r in requests)
         right.bar(pool, refused, color=COLOURS[pool])
         right.text(pool, refused, refused, ha="center", va="bottom")
     left.set(xlabel="seconds", ylabel="MiB of KV in use",
              title="Memory that works")
-    left.legend(frameon=False)
+    middle.legend(frameon=False, loc="lower right", fontsize="small")
     middle.set(xlabel="seconds to the first token", xscale="log",
                ylabel="part of the requests", title="Time to first token")
     right.set(ylabel="requests refused", title="Refused")

@@ -28,7 +28,7 @@ namespace headcount {
 namespace {
 
 constexpr int64_t kPoolBytes = int64_t{72} << 20;
-constexpr int32_t kQueue = 24;  // requests that may wait
+constexpr int32_t kQueue = 8;  // requests that may wait
 const char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 const char kSmolLM2[] = HEADCOUNT_SOURCE_DIR "/models/smollm2-135m";
 
