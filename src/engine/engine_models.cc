@@ -41,7 +41,7 @@ absl::StatusOr<int> EngineImpl::AddModel(EngineModel model) {
 }
 
 absl::StatusOr<int> EngineImpl::Take(std::shared_ptr<const EngineModel> model) {
-  const absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model));
+  absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model));
   if (!index.ok()) return index;
   const auto slot = static_cast<size_t>(*index);
   if (slot >= models_.size()) models_.resize(slot + 1);
