@@ -8,7 +8,7 @@
 namespace headcount {
 
 // Exact, subnormals, infinities and NaN included.
-inline float FloatFromHalf(uint16_t half) {
+constexpr float FloatFromHalf(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
   // 2^112 moves the exponent's bias from 15 to 127.
@@ -17,12 +17,12 @@ inline float FloatFromHalf(uint16_t half) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(scaled) | special | sign);
 }
 
-inline float FloatFromBfloat16(uint16_t value) {
+constexpr float FloatFromBfloat16(uint16_t value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value) << 16);
 }
 
 // To the nearest, ties to even; infinity above 65519.
-inline uint16_t HalfFromFloat(float value) {
+constexpr uint16_t HalfFromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000;
   const uint32_t magnitude = bits & 0x7FFFFFFF;
@@ -38,6 +38,14 @@ inline uint16_t HalfFromFloat(float value) {
     half = (magnitude - (112u << 23) + 0xFFF + odd) >> 13;
   }
   return static_cast<uint16_t>(half | sign);
+}
+
+// To the nearest, ties to even.
+constexpr uint16_t Bfloat16FromFloat(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return 0x7FC0;  // NaN
+  const uint32_t odd = (bits >> 16) & 1;
+  return static_cast<uint16_t>((bits + 0x7FFF + odd) >> 16);
 }
 
 }  // namespace headcount

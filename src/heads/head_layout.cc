@@ -1,9 +1,13 @@
 #include "heads/head_layout.h"
 
 #include <algorithm>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "heads/kv_geometry.h"
 
 namespace headcount {
 namespace {
@@ -19,6 +23,14 @@ absl::Status CheckShape(int layer, const LayerShape& shape) {
         absl::StrCat("layer ", layer, ": a window of ", shape.retention.window,
                      " tokens; there must be at least 1, or 0 for all"));
   }
+  const int32_t sink = shape.retention.sink;
+  if (sink < 0 || sink % kBlockTokens != 0 ||
+      (sink > 0 && shape.retention.full())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", layer, ": a sink of ", sink,
+                     " tokens; it must be a multiple of ", kBlockTokens,
+                     ", and beside a window"));
+  }
   if (shape.query_heads == 0 && shape.kv_heads == 0) return absl::OkStatus();
   if (shape.query_heads < 1 || shape.query_heads > kMaxHeads ||
       shape.kv_heads < 1 || shape.query_heads % shape.kv_heads != 0) {
@@ -29,49 +41,86 @@ absl::Status CheckShape(int layer, const LayerShape& shape) {
   return absl::OkStatus();
 }
 
+absl::Status CheckLayer(absl::string_view key, const HeadLayoutSpec& spec,
+                        int layer) {
+  const auto layers = static_cast<int>(spec.layers.size());
+  if (layer >= 0 && layer < layers) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(key, ": layer ", layer, " does not exist; the model has ",
+                   layers, " layers (0-", layers - 1, ")"));
+}
+
+// `kind` is "query" or "KV"; the layer has `count` such heads.
+absl::Status HeadError(absl::string_view key, absl::string_view kind, int layer,
+                       int head, int count) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      key, ": layer ", layer, ", ", kind == "KV" ? "KV head " : "head ", head,
+      " does not exist; ",
+      count == 0 ? std::string("the layer has no attention")
+                 : absl::StrCat("the layer has ", count, " ", kind,
+                                " heads (0-", count - 1, ")")));
+}
+
 absl::Status CheckMask(const HeadLayoutSpec& spec) {
-  const int num_layers = static_cast<int>(spec.layers.size());
+  constexpr char kKey[] = "heads.pruned";
   for (const auto& [layer, heads] : spec.mask.pruned) {
-    if (layer < 0 || layer >= num_layers) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "heads.pruned: layer ", layer, " does not exist; the model has ",
-          num_layers, " layers (0-", num_layers - 1, ")"));
-    }
-    const int num_heads = spec.layers[static_cast<size_t>(layer)].query_heads;
-    for (int head : heads) {
-      if (head >= 0 && head < num_heads) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          "heads.pruned: layer ", layer, ", head ", head, " does not exist; ",
-          num_heads == 0
-              ? std::string("the layer has no attention")
-              : absl::StrCat("the layer has ", num_heads, " query heads (0-",
-                             num_heads - 1, ")")));
+    absl::Status status = CheckLayer(kKey, spec, layer);
+    if (!status.ok()) return status;
+    const int count = spec.layers[static_cast<size_t>(layer)].query_heads;
+    for (const int head : heads) {
+      if (head >= 0 && head < count) continue;
+      return HeadError(kKey, "query", layer, head, count);
     }
   }
   return absl::OkStatus();
 }
 
-LayerHeads KeptHeads(const LayerShape& shape, const std::set<int>* pruned,
-                     KvDtype dtype) {
+absl::Status CheckKvHeadDtypes(const HeadLayoutSpec& spec) {
+  constexpr char kKey[] = "kv_cache.heads";
+  for (const auto& [layer, heads] : spec.kv_head_dtypes) {
+    absl::Status status = CheckLayer(kKey, spec, layer);
+    if (!status.ok()) return status;
+    const int count = spec.layers[static_cast<size_t>(layer)].kv_heads;
+    for (const auto& [head, dtype] : heads) {
+      if (head >= 0 && head < count) continue;
+      return HeadError(kKey, "KV", layer, head, count);
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What `by_layer` has for `layer`; empty where it has nothing.
+template <class Value>
+Value OfLayer(const std::map<int, Value>& by_layer, int layer) {
+  const auto found = by_layer.find(layer);
+  return found == by_layer.end() ? Value{} : found->second;
+}
+
+LayerHeads KeptHeads(const HeadLayoutSpec& spec, int index) {
+  const LayerShape& shape = spec.layers[static_cast<size_t>(index)];
   LayerHeads layer;
   layer.dense = shape;
   if (shape.kv_heads == 0) return layer;
+  const std::set<int> pruned = OfLayer(spec.mask.pruned, index);
+  const std::map<int, KvDtype> dtypes = OfLayer(spec.kv_head_dtypes, index);
   const int group_size = shape.query_heads / shape.kv_heads;
   for (int kv = 0; kv < shape.kv_heads; ++kv) {
     const int first_query = static_cast<int>(layer.query_heads.size());
     for (int head = kv * group_size; head < (kv + 1) * group_size; ++head) {
-      if (pruned != nullptr && pruned->contains(head)) continue;
+      if (pruned.contains(head)) continue;
       layer.query_heads.push_back(head);
     }
     const int num_queries =
         static_cast<int>(layer.query_heads.size()) - first_query;
     if (num_queries == 0) continue;
-    layer.kv_heads.push_back({.index = kv,
-                              .first_query = first_query,
-                              .num_queries = num_queries,
-                              .group = 0,
-                              .retention = shape.retention,
-                              .dtype = dtype});
+    const auto dtype = dtypes.find(kv);
+    layer.kv_heads.push_back(
+        {.index = kv,
+         .first_query = first_query,
+         .num_queries = num_queries,
+         .group = 0,
+         .retention = shape.retention,
+         .dtype = dtype == dtypes.end() ? spec.kv_dtype : dtype->second});
   }
   return layer;
 }
@@ -119,17 +168,15 @@ absl::StatusOr<HeadLayout> HeadLayout::Create(const HeadLayoutSpec& spec) {
     absl::Status status = CheckShape(static_cast<int>(i), spec.layers[i]);
     if (!status.ok()) return status;
   }
-  if (absl::Status status = CheckMask(spec); !status.ok()) return status;
+  absl::Status status = CheckMask(spec);
+  if (status.ok()) status = CheckKvHeadDtypes(spec);
+  if (!status.ok()) return status;
 
   HeadLayout layout;
   layout.head_dim_ = spec.head_dim;
   layout.layers_.reserve(spec.layers.size());
   for (size_t i = 0; i < spec.layers.size(); ++i) {
-    const auto pruned = spec.mask.pruned.find(static_cast<int>(i));
-    layout.layers_.push_back(
-        KeptHeads(spec.layers[i],
-                  pruned == spec.mask.pruned.end() ? nullptr : &pruned->second,
-                  spec.kv_dtype));
+    layout.layers_.push_back(KeptHeads(spec, static_cast<int>(i)));
   }
   layout.groups_ = MakeGroups(&layout.layers_);
   std::vector<const LayerHeads*> classes;  // a layer of each class
@@ -147,6 +194,30 @@ absl::StatusOr<HeadLayout> HeadLayout::Create(const HeadLayoutSpec& spec) {
   }
   layout.num_layer_classes_ = static_cast<int>(classes.size());
   return layout;
+}
+
+HeadMask MaskOf(const HeadLayout& layout) {
+  HeadMask mask;
+  for (size_t l = 0; l < layout.layers().size(); ++l) {
+    const LayerHeads& layer = layout.layers()[l];
+    std::set<int> pruned;
+    for (int head = 0; head < layer.dense.query_heads; ++head) {
+      pruned.insert(pruned.end(), head);
+    }
+    for (const int head : layer.query_heads) pruned.erase(head);
+    if (!pruned.empty()) mask.pruned[static_cast<int>(l)] = std::move(pruned);
+  }
+  return mask;
+}
+
+KvHeadDtypes DtypesOf(const HeadLayout& layout) {
+  KvHeadDtypes dtypes;
+  for (size_t l = 0; l < layout.layers().size(); ++l) {
+    for (const KvHead& head : layout.layers()[l].kv_heads) {
+      dtypes[static_cast<int>(l)][head.index] = head.dtype;
+    }
+  }
+  return dtypes;
 }
 
 }  // namespace headcount

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -50,18 +51,24 @@ struct LayerHeads {
   bool operator==(const LayerHeads&) const = default;
 };
 
+// Dtypes by layer and KV head of the unpruned model. Those of pruned heads
+// have no effect.
+using KvHeadDtypes = std::map<int, std::map<int, KvDtype>>;
+
 struct HeadLayoutSpec {
   std::vector<LayerShape> layers;
   int head_dim = 0;
   HeadMask mask = {};
   KvDtype kv_dtype = KvDtype::kF16;
+  // Of the KV heads that differ from it.
+  KvHeadDtypes kv_head_dtypes = {};
 };
 
 // Immutable, copyable, thread-safe to read.
 class HeadLayout {
  public:
-  // InvalidArgument, naming layer and head, when a shape is impossible or the
-  // mask names a layer or head that does not exist.
+  // InvalidArgument, naming layer and head, when a shape is impossible, or the
+  // mask or kv_head_dtypes names a layer or head that does not exist.
   static absl::StatusOr<HeadLayout> Create(const HeadLayoutSpec& spec);
 
   const std::vector<LayerHeads>& layers() const { return layers_; }
@@ -95,5 +102,10 @@ class HeadLayout {
   int64_t dense_query_heads_ = 0;
   int64_t dense_kv_heads_ = 0;
 };
+
+// What `layout` leaves out, and how it stores what it keeps: with the shapes of
+// its layers, all that it takes to make one that leaves out more.
+HeadMask MaskOf(const HeadLayout& layout);
+KvHeadDtypes DtypesOf(const HeadLayout& layout);
 
 }  // namespace headcount

@@ -1,5 +1,6 @@
 #include "heads/kv_geometry.h"
 
+#include <cmath>
 #include <limits>
 #include <numbers>
 #include <optional>
@@ -16,19 +17,24 @@ constexpr int64_t kMinSlabBytes = int64_t{2} << 20;
 constexpr int64_t kMaxSlabBytes = int64_t{64} << 20;
 constexpr int64_t kSlabsPerPool = 256;
 
+// The page of one KV head, from `offset` on.
+KvPage PageAt(int64_t offset, int64_t head_dim, KvDtype dtype) {
+  const int64_t tensor_bytes = kBlockTokens * KvRowBytes(head_dim, dtype);
+  KvPage page{.k_offset = offset,
+              .v_offset = offset + tensor_bytes,
+              .bytes = 2 * tensor_bytes,
+              .dtype = dtype};
+  if (IsQuantized(dtype)) {
+    const int64_t scale_bytes = kBlockTokens * int64_t{sizeof(uint16_t)};
+    page.scale = KvScale::kToken;
+    page.k_scales_offset = offset + page.bytes;
+    page.v_scales_offset = page.k_scales_offset + scale_bytes;
+    page.bytes += 2 * scale_bytes;
+  }
+  return page;
+}
+
 }  // namespace
-
-std::string_view KvDtypeName(KvDtype dtype) {
-  return dtype == KvDtype::kF32 ? "f32" : "f16";
-}
-
-absl::StatusOr<KvDtype> ParseKvDtype(std::string_view name) {
-  if (name == "f32") return KvDtype::kF32;
-  if (name == "f16") return KvDtype::kF16;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", std::string(name.substr(0, 64)),
-                   "\" is not a KV dtype; known: f16, f32"));
-}
 
 absl::StatusOr<KvGeometry> KvGeometry::Create(const HeadLayout& layout,
                                               int group) {
@@ -41,16 +47,13 @@ absl::StatusOr<KvGeometry> KvGeometry::Create(const HeadLayout& layout,
     const auto slot = static_cast<size_t>(id.kv_slot);
     const std::vector<KvHead>& kv_heads = layout.layers()[layer].kv_heads;
     const KvDtype dtype = kv_heads[slot].dtype;
-    const int64_t tensor_bytes =
-        int64_t{kBlockTokens} * layout.head_dim() * KvDtypeBytes(dtype);
     // The slots of heads that belong to other groups keep offset -1.
-    geometry.pages_[layer].resize(kv_heads.size(), {-1, -1, dtype});
-    geometry.pages_[layer][slot] = {
-        .k_offset = geometry.block_bytes_,
-        .v_offset = geometry.block_bytes_ + tensor_bytes,
-        .dtype = dtype};
+    geometry.pages_[layer].resize(
+        kv_heads.size(), {.k_offset = -1, .v_offset = -1, .dtype = dtype});
+    const KvPage page = PageAt(geometry.block_bytes_, layout.head_dim(), dtype);
+    geometry.pages_[layer][slot] = page;
     const std::optional<int64_t> block_bytes =
-        CheckedAdd(geometry.block_bytes_, 2 * tensor_bytes);
+        CheckedAdd(geometry.block_bytes_, page.bytes);
     if (!block_bytes) {
       return absl::InvalidArgumentError(absl::StrCat(
           "the KV block of ", layout.kv_heads(), " KV heads with head_dim ",
@@ -85,7 +88,7 @@ int64_t KvGeometry::MostBlocks(const Retention& retention,
   // The first token of the step sees window - 1 before itself, and may be the
   // last one of its block.
   const int64_t span = retention.window - 1 + step_tokens;
-  return BlocksFor(span - 1) + 1;
+  return BlocksFor(retention.sink) + BlocksFor(span - 1) + 1;
 }
 
 absl::StatusOr<int64_t> KvBytesPerToken(const HeadLayout& layout) {
@@ -108,6 +111,16 @@ int64_t SlabBytes(int64_t pool_bytes) {
     slab *= 2;
   }
   return slab;
+}
+
+int64_t BlocksPerSlab(int64_t slab_bytes, int64_t block_bytes) {
+  CHECK(block_bytes > 0) << "block of " << block_bytes << " bytes";
+  return slab_bytes / block_bytes;
+}
+
+int64_t WatermarkBlocks(double watermark, int64_t total) {
+  return static_cast<int64_t>(
+      std::ceil(watermark * static_cast<double>(total)));
 }
 
 }  // namespace headcount

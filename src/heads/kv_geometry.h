@@ -4,11 +4,14 @@
 // A block holds kBlockTokens tokens of every KV head of one KvGroup:
 //
 //   block   := head page, head page, ...        in the order of KvGroup::heads
-//   page    := K, V: kBlockTokens * head_dim elements each
+//   page    := K, V, K scales, V scales
+//   K, V    := kBlockTokens rows of KvRowBytes each
+//   scales  := kBlockTokens float16 each, where scales are per token
 //
 // The order of the elements inside K and V is the backend's own (the CPU keeps
-// K as [head_dim, kBlockTokens] and V as [kBlockTokens, head_dim]). K is stored
-// after rotary embedding. Pruned heads have no page.
+// K as [head_dim, kBlockTokens] and V as [kBlockTokens, head_dim]; for CUDA see
+// backend/cuda/kv_page.h). Codes of quantised elements: heads/kv_codes.h. K is
+// stored after rotary embedding. Pruned heads have no page.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +25,15 @@ namespace headcount {
 inline constexpr int kBlockTokens = 16;
 
 // The pages of one KV head inside a block of its group.
+// Offsets are bytes from the start of the block, multiples of 32.
 struct KvPage {
-  int64_t k_offset = 0;  // bytes from the start of the block
+  int64_t k_offset = 0;
   int64_t v_offset = 0;
+  int64_t k_scales_offset = -1;  // -1: no scales in the page
+  int64_t v_scales_offset = -1;
+  int64_t bytes = 0;  // of the page, which begins at k_offset
   KvDtype dtype = KvDtype::kF16;
+  KvScale scale = KvScale::kNone;
 };
 
 // Immutable, thread-safe to read.
@@ -62,5 +70,12 @@ absl::StatusOr<int64_t> KvBytesPerToken(const HeadLayout& layout);
 // it, between 2 and 64 MiB. What is left of the pool after whole slabs is
 // reserved, and so is what is left of a slab after whole blocks.
 int64_t SlabBytes(int64_t pool_bytes);
+
+// Whole blocks in a slab. block_bytes > 0.
+int64_t BlocksPerSlab(int64_t slab_bytes, int64_t block_bytes);
+
+// Of `total` blocks that a group may come to, those that admission leaves free:
+// the part `watermark` of them, rounded up.
+int64_t WatermarkBlocks(double watermark, int64_t total);
 
 }  // namespace headcount

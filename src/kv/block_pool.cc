@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/checked.h"
+#include "heads/kv_geometry.h"
 
 namespace headcount {
 namespace {
@@ -99,10 +100,11 @@ absl::StatusOr<PoolModel> BlockPool::AddModel(
       ++id;
     }
     if (id == static_cast<int>(groups_.size())) groups_.emplace_back();
-    group(id) = {.model = model.id,
-                 .block_bytes = bytes,
-                 .blocks_per_slab = static_cast<int>(slab_bytes() / bytes),
-                 .slabs = {}};
+    group(id) = {
+        .model = model.id,
+        .block_bytes = bytes,
+        .blocks_per_slab = static_cast<int>(BlocksPerSlab(slab_bytes(), bytes)),
+        .slabs = {}};
     model.groups.push_back(id);
   }
   return model;

@@ -27,9 +27,11 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 
@@ -135,6 +137,10 @@ class BlockPool {
   int64_t NeededSlabs(const PoolModel& model,
                       absl::Span<const int64_t> blocks) const;
   int64_t ReachableSlabs(PoolModelId model) const;
+  // The same if blocks of other models were used in slabs `kept` only, which
+  // count from the arena's start.
+  int64_t ReachableSlabs(PoolModelId model,
+                         const std::set<int64_t>& kept) const;
   int64_t FloorSlabs(PoolModelId model) const;
   // How many fewer its used blocks would need if they lay side by side.
   int64_t SpareSlabs(const PoolModel& model) const;
@@ -170,8 +176,6 @@ class BlockPool {
   int64_t block_bytes(GroupId group) const;
   PoolBytes bytes() const;
   PoolModelBytes bytes(PoolModelId model) const;
-  // Bytes in blocks that sequences of `group` hold.
-  int64_t used_bytes(GroupId group) const;
   int64_t published_blocks() const { return published_blocks_; }
   bool IsPublished(int64_t offset) const;
   GroupId GroupAt(int64_t offset) const;
@@ -230,6 +234,10 @@ class BlockPool {
   void Free(int slab, int block);  // neither used nor cached any more
   // Slabs of the model in which blocks are cached and none is used.
   int64_t IdleSlabs(PoolModelId model) const;
+  // ReachableSlabs, given those of other models that are idle.
+  int64_t ReachableSlabs(
+      PoolModelId model,
+      absl::FunctionRef<int64_t(PoolModelId)> idle_slabs) const;
   // Slabs that the model may still be lent.
   int64_t LendableSlabs(PoolModelId model) const;
   Place PlaceOf(int64_t offset) const;

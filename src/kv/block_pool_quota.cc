@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <vector>
 
 #include "base/check.h"
@@ -71,16 +72,33 @@ int64_t BlockPool::IdleSlabs(PoolModelId model) const {
   });
 }
 
-int64_t BlockPool::ReachableSlabs(PoolModelId id) const {
+int64_t BlockPool::ReachableSlabs(
+    PoolModelId id, absl::FunctionRef<int64_t(PoolModelId)> idle_slabs) const {
   int64_t others = static_cast<int64_t>(free_slabs_.size());
   for (PoolModelId other = 0; other < static_cast<int>(members_.size());
        ++other) {
     if (other == id || !OverFloor(other)) continue;
     const int64_t borrowed =
         member(other).lent_slabs - member(other).floor_slabs;
-    others += std::min(borrowed, IdleSlabs(other));
+    others += std::min(borrowed, idle_slabs(other));
   }
   return std::min(others, LendableSlabs(id)) + IdleSlabs(id);
+}
+
+int64_t BlockPool::ReachableSlabs(PoolModelId id) const {
+  return ReachableSlabs(id,
+                        [&](PoolModelId other) { return IdleSlabs(other); });
+}
+
+int64_t BlockPool::ReachableSlabs(PoolModelId id,
+                                  const std::set<int64_t>& kept) const {
+  return ReachableSlabs(id, [&](PoolModelId other) {
+    return member(other).lent_slabs -
+           std::count_if(kept.begin(), kept.end(), [&](int64_t kept_slab) {
+             const GroupId owner = slab(static_cast<int>(kept_slab)).group;
+             return group(owner).model == other;
+           });
+  });
 }
 
 int64_t BlockPool::FloorSlabs(PoolModelId id) const {
@@ -183,10 +201,6 @@ int64_t BlockPool::block_bytes(GroupId id) const {
 
 GroupId BlockPool::GroupAt(int64_t offset) const {
   return slab(static_cast<int>(offset / slab_bytes())).group;
-}
-
-int64_t BlockPool::used_bytes(GroupId id) const {
-  return group(id).used_blocks * group(id).block_bytes;
 }
 
 PoolBytes BlockPool::bytes() const {

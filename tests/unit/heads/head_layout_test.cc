@@ -142,6 +142,12 @@ TEST(HeadLayout, GroupsKvHeadsByTheirWindow) {
   EXPECT_EQ(CreateOrDie(spec).groups().size(), 1u);
   spec.layers[1].retention.window = -1;
   EXPECT_THAT(ErrorOf(spec), HasSubstr("layer 1: a window of -1"));
+  for (const Retention& wrong :
+       {Retention{.window = 8, .sink = -16}, Retention{.window = 8, .sink = 20},
+        Retention{.window = 0, .sink = 16}}) {
+    spec.layers[1].retention = wrong;
+    EXPECT_THAT(ErrorOf(spec), HasSubstr("layer 1: a sink of "));
+  }
 }
 
 // transformers: position t attends to positions > t - window.
@@ -172,6 +178,36 @@ TEST(HeadLayout, NamesTheLayerAndHeadThatDoNotExist) {
   EXPECT_THAT(ErrorOf(spec), HasSubstr("layer 2, head -3 does not exist"));
   spec.layers[2] = {0, 0};
   spec.mask.pruned = {{2, {0}}};
+  EXPECT_THAT(ErrorOf(spec), HasSubstr("the layer has no attention"));
+}
+
+TEST(HeadLayout, GivesKvHeadsDtypesOfTheirOwn) {
+  HeadLayoutSpec spec = SmallSpec();
+  spec.kv_dtype = KvDtype::kInt8;
+  spec.kv_head_dtypes = {{0, {{1, KvDtype::kF16}}}, {2, {{0, KvDtype::kInt4}}}};
+  spec.mask.pruned[2] = {0, 1, 2};  // KV head 0 of layer 2 goes
+  const HeadLayout layout = CreateOrDie(spec);
+  EXPECT_EQ(layout.layers()[0].kv_heads[0].dtype, KvDtype::kInt8);
+  EXPECT_EQ(layout.layers()[0].kv_heads[1].dtype, KvDtype::kF16);
+  EXPECT_EQ(layout.layers()[1].kv_heads[0].dtype, KvDtype::kInt8);
+  ASSERT_EQ(layout.layers()[2].kv_heads.size(), 1u);
+  EXPECT_EQ(layout.layers()[2].kv_heads[0].dtype, KvDtype::kInt8);
+  // One plan serves layers whose heads are alike in this, too.
+  EXPECT_THAT(layout.layer_class(), ElementsAre(0, 1, 2));
+}
+
+TEST(HeadLayout, NamesTheKvHeadThatDoesNotExist) {
+  HeadLayoutSpec spec = SmallSpec();
+  spec.layers[2] = {0, 0};
+  spec.kv_head_dtypes = {{3, {{0, KvDtype::kInt8}}}};
+  EXPECT_EQ(ErrorOf(spec),
+            "kv_cache.heads: layer 3 does not exist; the model has 3 layers "
+            "(0-2)");
+  spec.kv_head_dtypes = {{1, {{2, KvDtype::kInt8}}}};
+  EXPECT_EQ(ErrorOf(spec),
+            "kv_cache.heads: layer 1, KV head 2 does not exist; the layer has "
+            "2 KV heads (0-1)");
+  spec.kv_head_dtypes = {{2, {{0, KvDtype::kInt8}}}};
   EXPECT_THAT(ErrorOf(spec), HasSubstr("the layer has no attention"));
 }
 

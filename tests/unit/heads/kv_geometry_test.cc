@@ -27,6 +27,10 @@ constexpr ModelShape kSmolLm2{"SmolLM2-135M", 30, {9, 3}, 64};
 constexpr ModelShape kGemma3{"Gemma-3-270M", 18, {4, 1}, 256};
 constexpr ModelShape kGpt2{"GPT-2", 12, {12, 12}, 64};
 
+constexpr KvDtype kDtypes[] = {KvDtype::kF32,  KvDtype::kF16,
+                               KvDtype::kBf16, KvDtype::kFp8E4m3,
+                               KvDtype::kInt8, KvDtype::kInt4};
+
 // The layout with the first `groups_cut` KV groups pruned, layer by layer.
 HeadLayout LayoutOf(const ModelShape& shape, int groups_cut = 0,
                     KvDtype dtype = KvDtype::kF16) {
@@ -72,6 +76,13 @@ TEST(KvBytesPerToken, EqualsThePublishedArithmetic) {
       {kGpt2, 0, KvDtype::kF16, 36864},
       {kGpt2, 0, KvDtype::kF32, 73728},
       {kGpt2, 72, KvDtype::kF16, 18432},
+      // 4 bytes of scales for each token of each KV head.
+      {kLlama31, 0, KvDtype::kBf16, 131072},
+      {kLlama31, 0, KvDtype::kInt8, 65536 + 1024},
+      {kLlama31, 0, KvDtype::kFp8E4m3, 65536 + 1024},
+      {kLlama31, 0, KvDtype::kInt4, 32768 + 1024},
+      {kSmolLm2, 0, KvDtype::kInt8, 11520 + 360},
+      {kSmolLm2, 45, KvDtype::kInt4, 2880 + 180},
   };
   for (const auto& expected : kCases) {
     const HeadLayout layout =
@@ -103,11 +114,11 @@ TEST(KvBytesPerToken, IsZeroWithoutAttention) {
 }
 
 TEST(KvGeometry, LaysPagesOutOneAfterTheOtherWithoutGapOrOverlap) {
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kBf16, KvDtype::kF32}) {
     const HeadLayout layout = LayoutOf(kSmolLm2, 22, dtype);
     absl::StatusOr<KvGeometry> geometry = KvGeometry::Create(layout, 0);
     ASSERT_TRUE(geometry.ok()) << geometry.status();
-    const int64_t tensor_bytes = 16 * 64 * KvDtypeBytes(dtype);
+    const int64_t tensor_bytes = 16 * KvRowBytes(64, dtype);
     int64_t next = 0;
     for (size_t layer = 0; layer < layout.layers().size(); ++layer) {
       for (size_t slot = 0; slot < layout.layers()[layer].kv_heads.size();
@@ -123,6 +134,66 @@ TEST(KvGeometry, LaysPagesOutOneAfterTheOtherWithoutGapOrOverlap) {
     EXPECT_EQ(geometry->block_bytes(), next);
     EXPECT_EQ(geometry->bytes_per_token() * kBlockTokens, next);
   }
+}
+
+TEST(KvGeometry, PadsRowsToWholePiecesOf16Bytes) {
+  const struct {
+    KvDtype dtype;
+    int head_dim;
+    int64_t row;
+  } kCases[] = {
+      {KvDtype::kF32, 80, 320},    {KvDtype::kF16, 80, 160},
+      {KvDtype::kBf16, 8, 16},     {KvDtype::kInt8, 32, 32},
+      {KvDtype::kInt8, 80, 80},    {KvDtype::kInt8, 24, 32},
+      {KvDtype::kFp8E4m3, 96, 96}, {KvDtype::kInt4, 32, 16},
+      {KvDtype::kInt4, 64, 32},    {KvDtype::kInt4, 80, 48},
+      {KvDtype::kInt4, 96, 48},    {KvDtype::kInt4, 128, 64},
+      {KvDtype::kInt4, 256, 128},  {KvDtype::kInt4, 40, 32},
+  };
+  for (const auto& expected : kCases) {
+    EXPECT_EQ(KvRowBytes(expected.head_dim, expected.dtype), expected.row)
+        << KvDtypeName(expected.dtype) << ", head_dim " << expected.head_dim;
+  }
+}
+
+TEST(KvGeometry, PutsScalesOfTokensBehindKAndV) {
+  for (const int head_dim : {32, 64, 80, 96, 128, 256}) {
+    for (const KvDtype dtype : kDtypes) {
+      const HeadLayout layout =
+          LayoutOf({"two layers", 2, {4, 2}, head_dim}, 0, dtype);
+      const KvGeometry geometry = *KvGeometry::Create(layout, 0);
+      const int64_t tensor = 16 * KvRowBytes(head_dim, dtype);
+      const bool scales = KvDtypeBits(dtype) <= 8;
+      const int64_t page_bytes = 2 * tensor + (scales ? 2 * 16 * 2 : 0);
+      for (int i = 0; i < 4; ++i) {
+        const KvPage& page = geometry.page(i / 2, i % 2);
+        EXPECT_EQ(page.k_offset, i * page_bytes);
+        EXPECT_EQ(page.v_offset, page.k_offset + tensor);
+        EXPECT_EQ(page.bytes, page_bytes);
+        EXPECT_EQ(page.scale, scales ? KvScale::kToken : KvScale::kNone);
+        EXPECT_EQ(page.k_scales_offset, scales ? page.v_offset + tensor : -1);
+        EXPECT_EQ(page.v_scales_offset,
+                  scales ? page.v_offset + tensor + 32 : -1);
+      }
+      EXPECT_EQ(geometry.block_bytes(), 4 * page_bytes);
+    }
+  }
+}
+
+TEST(KvGeometry, HoldsPagesOfUnlikeDtypes) {
+  const HeadLayout layout = *HeadLayout::Create(
+      {.layers = {{4, 4}},
+       .head_dim = 64,
+       .kv_dtype = KvDtype::kInt8,
+       .kv_head_dtypes = {{0, {{1, KvDtype::kF16}, {2, KvDtype::kInt4}}}}});
+  const KvGeometry geometry = *KvGeometry::Create(layout, 0);
+  EXPECT_EQ(geometry.page(0, 0).dtype, KvDtype::kInt8);
+  EXPECT_EQ(geometry.page(0, 1).dtype, KvDtype::kF16);
+  EXPECT_EQ(geometry.page(0, 1).k_offset, 2112);
+  EXPECT_EQ(geometry.page(0, 2).k_offset, 2112 + 4096);
+  EXPECT_EQ(geometry.page(0, 3).k_offset, 2112 + 4096 + 1088);
+  EXPECT_EQ(geometry.block_bytes(), 2112 + 4096 + 1088 + 2112);
+  EXPECT_EQ(geometry.bytes_per_token(), 132 + 256 + 68 + 132);
 }
 
 TEST(KvGeometryDeathTest, RefusesHeadsThatDoNotExist) {
@@ -155,6 +226,8 @@ TEST(KvGeometry, BoundsTheBlocksThatAWindowHolds) {
       }
       EXPECT_EQ(KvGeometry::MostBlocks({.window = window}, step), most)
           << window << ", " << step;
+      EXPECT_EQ(KvGeometry::MostBlocks({.window = window, .sink = 64}, step),
+                most + 4);
     }
   }
 }
@@ -221,11 +294,12 @@ TEST(SlabBytes, IsThePowerOfTwoNearestToA256thOfThePool) {
 }
 
 TEST(KvDtype, IsParsedByItsName) {
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (KvDtype dtype : kDtypes) {
     EXPECT_EQ(*ParseKvDtype(KvDtypeName(dtype)), dtype);
   }
   EXPECT_THAT(std::string(ParseKvDtype("int3").status().message()),
-              HasSubstr("\"int3\" is not a KV dtype; known: f16, f32"));
+              HasSubstr("\"int3\" is not a KV dtype; known: f32, f16, bf16, "
+                        "fp8_e4m3, int8, int4"));
 }
 
 }  // namespace

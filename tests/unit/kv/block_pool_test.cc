@@ -43,7 +43,7 @@ TEST(BlockPool, CountsSharedBlocksOnceAndFreesThemWithTheLastHolder) {
   BlockRef second = first.Share();
   EXPECT_EQ(first.ref_count(), 2);
   EXPECT_EQ(first.offset(), second.offset());
-  EXPECT_EQ(pool.used_bytes(group), 256);
+  EXPECT_EQ(pool.bytes().used, 256);
   first.Reset();
   EXPECT_FALSE(first);
   first.Reset();
@@ -52,9 +52,9 @@ TEST(BlockPool, CountsSharedBlocksOnceAndFreesThemWithTheLastHolder) {
   BlockRef third = std::move(second);
   EXPECT_FALSE(second);  // NOLINT(bugprone-use-after-move): moved is empty
   third = pool.Allocate(group, 1)[0].Share();
-  EXPECT_EQ(pool.used_bytes(group), 256);
+  EXPECT_EQ(pool.bytes().used, 256);
   third.Reset();
-  EXPECT_EQ(pool.used_bytes(group), 0);
+  EXPECT_EQ(pool.bytes().used, 0);
   pool.CheckInvariants();
 }
 

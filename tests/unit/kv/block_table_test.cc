@@ -27,12 +27,12 @@ TEST(BlockTable, KeepsTheOrderOfItsBlocksAndFreesThemAll) {
 
     BlockTable moved = std::move(table);
     EXPECT_EQ(moved.num_entries(), 3);
-    EXPECT_EQ(pool.used_bytes(group), 4 * 256);
+    EXPECT_EQ(pool.bytes().used, 4 * 256);
     moved.Clear();
     EXPECT_THAT(moved.offsets(), IsEmpty());
-    EXPECT_EQ(pool.used_bytes(group), 256);
+    EXPECT_EQ(pool.bytes().used, 256);
   }
-  EXPECT_EQ(pool.used_bytes(group), 0);
+  EXPECT_EQ(pool.bytes().used, 0);
   pool.CheckInvariants();
 }
 
@@ -53,19 +53,35 @@ TEST(BlockTable, GivesBackWhatAWindowHasLeftBehind) {
   EXPECT_EQ(table.num_blocks(), 2);
   EXPECT_EQ(table.num_entries(), 4);
   EXPECT_EQ(table.capacity_tokens(), 64);
-  EXPECT_EQ(pool.used_bytes(group), 2 * 256);
+  EXPECT_EQ(pool.bytes().used, 2 * 256);
   pool.CheckInvariants();
 
   table.Slide(33, 64);
   EXPECT_EQ(table.num_blocks(), 2);
   table.Slide(64, 0);
-  EXPECT_EQ(pool.used_bytes(group), 0);
+  EXPECT_EQ(pool.bytes().used, 0);
   table.Append(pool.Allocate(group, 1));
   EXPECT_EQ(table.num_entries(), 5);
   EXPECT_EQ(table.num_holes(), 4);
   table.Clear();
   EXPECT_EQ(table.num_holes(), 0);
   EXPECT_EQ(table.capacity_tokens(), 0);
+}
+
+TEST(BlockTable, KeepsTheSink) {
+  BlockPool pool({.capacity_bytes = 4096, .slab_bytes = 1024});
+  const GroupId group = GroupOf(&pool, 256);
+  BlockTable table;
+  table.Append(pool.Allocate(group, 4));
+  table.Slide(/*first_token=*/33, /*num_tokens=*/0, /*sink_tokens=*/16);
+  EXPECT_THAT(table.offsets(), ElementsAre(0, kHole, 512, 768));
+  EXPECT_EQ(table.num_holes(), 1);
+  EXPECT_EQ(table.holes_end_token(), 32);
+  EXPECT_FALSE(table.IsHole(0));
+  EXPECT_TRUE(table.IsHole(1));
+  EXPECT_EQ(table.block(0).offset(), 0);
+  EXPECT_EQ(pool.bytes().used, 3 * 256);
+  pool.CheckInvariants();
 }
 
 TEST(BlockTable, ReusesWhatAWindowHasLeftBehindForLaterTokens) {
@@ -79,7 +95,7 @@ TEST(BlockTable, ReusesWhatAWindowHasLeftBehindForLaterTokens) {
   table.Slide(48, 65);
   EXPECT_THAT(table.offsets(), ElementsAre(kHole, kHole, kHole, 0, 256));
   EXPECT_EQ(table.num_blocks(), 2);
-  EXPECT_EQ(pool.used_bytes(group), 2 * 256);
+  EXPECT_EQ(pool.bytes().used, 2 * 256);
   pool.CheckInvariants();
 }
 

@@ -1,0 +1,92 @@
+// Which heads go first: units in the order of what the answers lose without
+// them for each byte saved, and from that a path of nested masks.
+//
+//   HeadSearch search(units, &scorer);
+//   status = search.Rank();
+//   absl::StatusOr<PathPoint> half = search.Extend(0.5);
+//
+// Each unit is left out alone, and the Kullback-Leibler divergence from the
+// dense answers is its score: no labels needed, and on a trained encoder it
+// ranked better than the loss of labels did. Scores add up only while little is
+// gone, so past 40 % of the cost, or when a step costs over 1.5 times what its
+// units cost alone, the rest is scored again with what is already gone.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "prune/gate_scorer.h"
+#include "prune/prune_units.h"
+
+namespace headcount {
+
+// One mask of the path. Each contains the one before.
+struct PathPoint {
+  UnitSet gone;
+  double share = 0;  // of the total cost that is gone
+  double kl = 0;     // on the rank split
+};
+
+class HeadSearch {
+ public:
+  // All outlive the search.
+  HeadSearch(const PruneUnits& units, GateScorer* scorer);
+
+  // Scores every unit alone, and every layer's units together. Call first.
+  absl::Status Rank();
+
+  // Takes out more, up to `share` of the total cost: whatever fits. The same
+  // point again if nothing does. Shares rise from call to call.
+  absl::StatusOr<PathPoint> Extend(double share);
+
+  // KL on the rank split without the unit alone: [unit].
+  const std::vector<double>& unit_kl() const { return unit_kl_; }
+  // The same for each example: [unit][example].
+  const std::vector<std::vector<double>>& example_kl() const {
+    return example_kl_;
+  }
+  // KL without a layer's attention: [layer]; 0 for a layer without units.
+  const std::vector<double>& layer_kl() const { return layer_kl_; }
+  int rescored() const { return rescored_; }  // how often
+
+ private:
+  // Units that go together: one, or all that a layer has left.
+  struct Move {
+    UnitSet units;
+    double kl = 0;  // what taking it costs now
+    int64_t cost = 0;
+  };
+
+  std::vector<Move> MovesLeft() const;
+  absl::Status Rescore();
+  std::vector<Move> Fill(int64_t budget) const;
+  absl::StatusOr<double> JointKl(const UnitSet& gone);
+  void Take(const std::vector<Move>& moves, double kl);
+
+  const PruneUnits& units_;
+  GateScorer* const scorer_;
+  std::vector<double> unit_kl_;
+  std::vector<std::vector<double>> example_kl_;
+  std::vector<double> layer_kl_;
+  std::vector<Move> moves_;  // of what is left, cheapest first
+  UnitSet gone_;
+  double kl_ = 0;       // of gone_
+  bool fresh_ = false;  // moves_ was scored with all of gone_
+  int rescored_ = 0;
+};
+
+// Units in the order in which `kl`, [unit], says to take them: smallest for
+// their cost first, then by place. Fills up to `share` of the total cost.
+UnitSet Cheapest(const PruneUnits& units, const std::vector<double>& kl,
+                 double share);
+
+// How much the mask depends on the examples: for `resamples` draws of the
+// ranking examples with replacement, the Jaccard index of the kept units with
+// those kept by all examples, by scores of units alone. Mean.
+double MaskStability(const PruneUnits& units,
+                     const std::vector<std::vector<double>>& example_kl,
+                     double share, uint64_t seed, int resamples = 20);
+
+}  // namespace headcount
