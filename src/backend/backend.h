@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "backend/attention_plan.h"
@@ -61,6 +62,8 @@ struct Rope {
   float scale = 1.0f;                    // on cos and sin (YaRN's mscale)
 };
 
+struct AttentionLayer;
+
 // What a step does, the same for every layer of the model. Spans stay valid
 // until the step's last operation has returned.
 struct StepInputs {
@@ -71,19 +74,32 @@ struct StepInputs {
   // at sequences[s].block_begin[g].
   absl::Span<const int64_t> block_offsets;
   absl::Span<const AttentionPlan> plans;  // [layer class]
-  // Of sequences that have gates: one for each kept query head, by layer.
+  // Of sequences that have gates: one for each query head that the weights
+  // hold, by layer.
   absl::Span<const float> head_gates = {};
+  // Those whose attention the step computes, in order.
+  absl::Span<const AttentionLayer> layers = {};
 };
 
-// What attention must know of a layer. Its projection is [rows, (q + k + v
-// heads) * head_dim]: kept query heads by slot, then keys, then values of kept
-// KV heads by slot.
-struct AttentionLayer {
+// The heads of a layer that some sequences of a step run, and where these lie
+// in the layer's projection: all of it, or what a variant of the model keeps.
+struct VariantLayer {
   const LayerHeads* heads = nullptr;
   absl::Span<const KvGeometry> geometries;  // [group]
+  absl::Span<const int> query_slots;  // [slot in heads] -> of the projection
+  absl::Span<const int> kv_slots;     // [slot in heads] -> of the projection
+};
+
+// What attention must know of a layer. Its projection is [rows, (query_heads +
+// 2 kv_heads) * head_dim]: the query heads that the weights hold, by slot, then
+// keys, then values of KV heads by slot.
+struct AttentionLayer {
+  int query_heads = 0;
+  int kv_heads = 0;
+  absl::Span<const VariantLayer> variants;  // [StepSequence::variant]
   int layer = 0;
-  int layer_class = 0;
-  int64_t query_heads_below = 0;  // kept in the layers before
+  int layer_class = 0;            // in StepInputs::plans
+  int64_t query_heads_below = 0;  // in the projections of the layers before
   int head_dim = 0;
   // Weights of an RMSNorm over each query head and each key head on its own,
   // before rotation (Dehghani et al. 2023, arXiv:2302.05442). [head_dim]; both
@@ -98,6 +114,10 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string name() const = 0;  // such as "cpu (AVX3, 2 threads)"
+
+  // InvalidArgument, naming it, for a kind of KV head that Attention does not
+  // know.
+  virtual absl::Status CheckHeads(int head_dim, KvDtype dtype) const = 0;
 
   // ResourceExhausted when there is no room.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
@@ -127,13 +147,15 @@ class Backend {
                       const float* bias, MatMulMode mode, float* out) = 0;
 
   // Normalises (where the layer says so) and rotates queries and keys in place,
-  // and writes keys and values into the pages of the arena.
+  // and writes keys and values into the pages of the arena: of each sequence
+  // those of the KV heads that it runs.
   virtual void RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
                                 void* arena) = 0;
 
   // Causal attention of every query row over the pages of its sequence, as far
   // as each KV head's retention reaches, scaled by 1/sqrt(head_dim). out:
-  // [rows, query heads * head_dim].
+  // [rows, query_heads * head_dim], zero for heads that the row's sequence does
+  // not run. A row's result does not depend on which other heads it runs.
   virtual void Attention(const AttentionLayer& layer, const float* qkv,
                          const void* arena, float* out) = 0;
 

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/logits.h"
 #include "backend/philox.h"
+#include "backend/sampling_math.h"
 #include "base/check.h"
 
 namespace headcount {
@@ -50,13 +51,12 @@ size_t IndexOf(int32_t token, absl::Span<const float> logits) {
 }
 
 void ApplyPenalties(const SampleRow& row, absl::Span<float> logits) {
+  const TokenPenalties penalties{.repetition = row.repetition_penalty,
+                                 .frequency = row.frequency_penalty,
+                                 .presence = row.presence_penalty};
   for (const TokenUse& use : row.uses) {
     float& logit = logits[IndexOf(use.token, logits)];
-    logit = logit > 0 ? logit / row.repetition_penalty
-                      : logit * row.repetition_penalty;
-    if (use.generated == 0) continue;
-    logit -= row.frequency_penalty * static_cast<float>(use.generated);
-    logit -= row.presence_penalty;
+    logit = PenalisedLogit(logit, penalties, use.generated);
   }
 }
 
@@ -117,20 +117,20 @@ void ListCandidates(absl::Span<const float> logits,
   candidates->resize(count);
 }
 
-// Turns logits into unnormalised probabilities, 1 for the highest.
+// Turns logits into weights, 1 for the highest.
 void ToWeights(float temperature, std::vector<TokenLogprob>* candidates) {
   float highest = -kInfinity;
   for (const TokenLogprob& entry : *candidates) {
     highest = std::max(highest, entry.logprob);
   }
   for (TokenLogprob& entry : *candidates) {
-    entry.logprob = std::exp((entry.logprob - highest) / temperature);
+    entry.logprob = TokenWeight(entry.logprob, highest, temperature);
   }
 }
 
-double SumWeights(absl::Span<const TokenLogprob> entries) {
-  double sum = 0;
-  for (const TokenLogprob& entry : entries) sum += entry.logprob;
+uint64_t SumWeights(absl::Span<const TokenLogprob> entries) {
+  uint64_t sum = 0;
+  for (const TokenLogprob& entry : entries) sum += WeightUnits(entry.logprob);
   return sum;
 }
 
@@ -148,22 +148,21 @@ void KeepTopK(size_t count, std::vector<TokenLogprob>* candidates) {
 // more than the last few are sorted.
 void KeepTopP(float top_p, std::vector<TokenLogprob>* candidates) {
   constexpr std::ptrdiff_t kSorted = 64;
-  const double sum = SumWeights(*candidates);
-  const double wanted = top_p * sum;
-  // Even all together, tokens below this weigh less than what may be missing.
-  const double least = (sum - wanted) / static_cast<double>(candidates->size());
+  const uint64_t sum = SumWeights(*candidates);
+  const uint64_t wanted = WantedWeight(top_p, sum);
+  // Even all together, tokens below this weigh no more than what may be
+  // missing.
+  const uint64_t least = (sum - std::min(sum, wanted)) / candidates->size();
   std::erase_if(*candidates, [&](const TokenLogprob& entry) {
-    return entry.logprob < least;
+    return WeightUnits(entry.logprob) < least;
   });
-  const auto first = candidates->begin();
-  auto begin = first;
+  auto begin = candidates->begin();
   auto end = candidates->end();
-  double kept = 0;  // weight of [first, begin)
+  uint64_t kept = 0;  // weight of all before `begin`
   while (end - begin > kSorted) {
     const auto middle = begin + (end - begin) / 2;
     std::nth_element(begin, middle, end, Before);
-    double upper = 0;
-    for (auto it = begin; it != middle; ++it) upper += it->logprob;
+    const uint64_t upper = SumWeights(absl::MakeConstSpan(&*begin, &*middle));
     if (kept + upper >= wanted) {
       end = middle;
     } else {
@@ -172,27 +171,24 @@ void KeepTopP(float top_p, std::vector<TokenLogprob>* candidates) {
     }
   }
   std::sort(begin, end, Before);
-  while (begin != end && (kept < wanted || begin == first)) {
-    kept += begin->logprob;
+  while (begin != end && kept < wanted) {
+    kept += WeightUnits(begin->logprob);
     ++begin;
   }
   candidates->erase(begin, candidates->end());
 }
 
 // The first token, by rising id, at which the running sum of weights exceeds
-// `uniform` of the whole.
-int32_t DrawByWeight(float uniform,
+// `uniform` (of 2^24) of the whole.
+int32_t DrawByWeight(uint32_t uniform,
                      const std::vector<TokenLogprob>& candidates) {
-  const double point = uniform * SumWeights(candidates);
-  double sum = 0;
-  int32_t token = -1;
+  const uint64_t point = DrawPoint(uniform, SumWeights(candidates));
+  uint64_t sum = 0;
   for (const TokenLogprob& entry : candidates) {
-    if (entry.logprob <= 0) continue;
-    token = entry.token;
-    sum += entry.logprob;
-    if (sum > point) break;
+    sum += WeightUnits(entry.logprob);
+    if (sum > point) return entry.token;
   }
-  return token;
+  return -1;
 }
 
 // Filters the adjusted logits and draws; -1 when no token may be drawn.
@@ -215,7 +211,23 @@ int32_t Draw(absl::Span<const float> logits, const SampleRow& row,
                 return a.token < b.token;
               });
   }
-  return DrawByWeight(UniformFloat(row.seed, row.position), *candidates);
+  return DrawByWeight(UniformBits(row.seed, row.position), *candidates);
+}
+
+// Sum of p (log p - log q), p being exp(reference) and q the softmax of
+// `logits`.
+double DivergenceFrom(absl::Span<const float> reference,
+                      absl::Span<const float> logits, double log_sum) {
+  CHECK(reference.size() == logits.size()) << reference.size();
+  double sum = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float p = std::exp(reference[i]);
+    if (p == 0) continue;  // also where both are -infinity
+    // Rounded as what is kept: equal logits are no distance apart.
+    const auto logprob = static_cast<float>(logits[i] - log_sum);
+    sum += double{p} * (double{reference[i]} - double{logprob});
+  }
+  return sum;
 }
 
 }  // namespace
@@ -232,6 +244,15 @@ SampleResult SampleOne(absl::Span<const float> logits, const SampleRow& row,
   };
   if (row.top_logprobs > 0) {
     ReportTop(logits, row.top_logprobs, log_sum, &scratch->entries, &result);
+  }
+  if (!row.kept.empty()) {
+    CHECK(row.kept.size() == logits.size()) << row.kept.size();
+    for (size_t i = 0; i < logits.size(); ++i) {
+      row.kept[i] = static_cast<float>(logits[i] - log_sum);
+    }
+  }
+  if (!row.reference.empty()) {
+    result.divergence = DivergenceFrom(row.reference, logits, log_sum);
   }
   if (!row.scored.empty()) {
     result.scored.reserve(row.scored.size());

@@ -16,23 +16,13 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "backend/sampling_math.h"
 
 namespace headcount {
 
 struct TokenLogprob {
   int32_t token = 0;
   float logprob = 0;  // natural log of softmax of the model's own logits
-};
-
-// A token that stands in the sequence.
-struct TokenUse {
-  int32_t token = 0;
-  int32_t generated = 0;  // times in the answer; 0: in the prompt only
-};
-
-struct TokenBias {
-  int32_t token = 0;
-  float bias = 0;  // on the logit; -infinity: never drawn
 };
 
 // Spans of tokens are by rising id, each id once; all are of the vocabulary.
@@ -62,6 +52,12 @@ struct SampleRow {
   // If not empty, nothing is drawn: the log-probabilities of these tokens, in
   // any order, are reported instead.
   absl::Span<const int32_t> scored;
+
+  // On the host, both [vocab] or empty. `kept` is filled with the
+  // log-probabilities of all tokens; `reference` holds such a row, and the
+  // distance from it is reported.
+  absl::Span<float> kept = {};
+  absl::Span<const float> reference = {};
 };
 
 struct SampleResult {
@@ -69,6 +65,9 @@ struct SampleResult {
   float logprob = 0;
   std::vector<TokenLogprob> top;  // highest first
   std::vector<float> scored;      // [SampleRow::scored]
+  // Kullback-Leibler divergence KL(reference || softmax of the logits), in nats
+  // (Kullback & Leibler 1951). 0 for a reference kept from the same logits.
+  double divergence = 0;
   // False: a logit was NaN or +inf, or all were -inf.
   bool finite = true;
 };

@@ -5,7 +5,11 @@
 // line of JSON for each request and for the pool's use over time;
 // tests/bench/plot_pool_scenario.py makes the summary and a picture.
 //
-//   pool_scenario [seconds [seed]] > scenario.jsonl
+//   pool_scenario [seconds [seed [variant [load]]]] > scenario.jsonl
+//
+// With `variant`, the pruned model is one of the other's: it shares its weights
+// and runs in its steps. `load` multiplies the rates of arrival: bursts should
+// fill the pool, and a machine that cannot keep up shows only that.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -64,7 +68,7 @@ struct Arrival {
 };
 
 // Each model has a burst of a sixth of the time, one after the other.
-std::vector<Arrival> Arrivals(double seconds, uint64_t seed,
+std::vector<Arrival> Arrivals(double seconds, uint64_t seed, double load_factor,
                               const std::vector<int32_t>& vocab) {
   std::mt19937_64 random(seed);
   const auto pick = [&](const int(&range)[2]) {
@@ -77,7 +81,7 @@ std::vector<Arrival> Arrivals(double seconds, uint64_t seed,
     const double end = begin + seconds / 6;
     double at = 0;
     while (true) {
-      at += std::exponential_distribution<>(load.burst)(random);
+      at += std::exponential_distribution<>(load.burst * load_factor)(random);
       if (at > seconds) break;
       const bool bursts = at >= begin && at < end;
       if (!bursts &&
@@ -123,18 +127,25 @@ class Printer final : public RequestSink {
   Mutex* const output_;
 };
 
-std::unique_ptr<Engine> MakeEngine(const Pool& pool, const Clock* clock) {
+std::unique_ptr<Engine> MakeEngine(const Pool& pool, bool variant,
+                                   const Clock* clock) {
   std::unique_ptr<Backend> backend =
       CreateCpuBackend({.threads = BenchThreads()});
   std::vector<EngineModel> models;
   for (const Load& load : kLoads) {
     EngineModel& model = models.emplace_back();
     model.name = load.name;
-    ModelOptions options{.path = load.path};
+    HeadMask mask;
     for (int layer = 0; load.pruned && layer < 10; ++layer) {
-      options.mask.pruned[3 * layer] = {0, 1, 2};
+      mask.pruned[3 * layer] = {0, 1, 2};
     }
-    model.model = Model::Load(options, backend.get()).value();
+    if (load.pruned && variant) {
+      model.model = models[models.size() - 2].model;
+      model.variant = model.model->MakeVariant({.mask = mask}).value();
+    } else {
+      model.model =
+          Model::Load({.path = load.path, .mask = mask}, backend.get()).value();
+    }
     model.tokenizer =
         std::make_shared<Tokenizer>(Tokenizer::Load(load.path).value());
     model.max_context = 2048;
@@ -167,9 +178,10 @@ bool Busy(const Engine& engine) {
                      });
 }
 
-void Play(const Pool& pool, double seconds, uint64_t seed) {
+void Play(const Pool& pool, double seconds, uint64_t seed, bool variant,
+          double load_factor) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeEngine(pool, &clock);
+  const std::unique_ptr<Engine> engine = MakeEngine(pool, variant, &clock);
   std::vector<int32_t> vocab;
   for (int i = 0; i < kModels; ++i) {
     vocab.push_back(engine->model(i)->model->config().vocab);
@@ -186,7 +198,7 @@ void Play(const Pool& pool, double seconds, uint64_t seed) {
     }
     absl::SleepFor(start + absl::Seconds(at) - absl::Now());
   };
-  for (Arrival& arrival : Arrivals(seconds, seed, vocab)) {
+  for (Arrival& arrival : Arrivals(seconds, seed, load_factor, vocab)) {
     wait_until(arrival.at);
     nlohmann::json line = {{"pool", pool.name},
                            {"model", kLoads[arrival.request.model].name},
@@ -208,7 +220,9 @@ void Play(const Pool& pool, double seconds, uint64_t seed) {
 int main(int argc, char** argv) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 60;
   const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1;
+  const bool variant = argc > 3 && std::string(argv[3]) == "variant";
+  const double load_factor = argc > 4 ? std::atof(argv[4]) : 1;
   for (const headcount::Pool& pool : headcount::kPools) {
-    headcount::Play(pool, seconds, seed);
+    headcount::Play(pool, seconds, seed, variant, load_factor);
   }
 }

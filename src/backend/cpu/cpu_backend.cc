@@ -34,6 +34,10 @@ class CpuBackend final : public Backend {
                         pool_.threads() == 1 ? " thread)" : " threads)");
   }
 
+  absl::Status CheckHeads(int /*head_dim*/, KvDtype /*dtype*/) const override {
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return HostBuffer::Create(bytes);
   }

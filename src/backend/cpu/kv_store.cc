@@ -1,11 +1,13 @@
 #include "backend/cpu/kv_store.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
 #include "base/check.h"
 #include "base/half.h"
+#include "heads/kv_codes.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/kv_store.cc"
@@ -14,6 +16,26 @@
 #include "backend/cpu/rms_norm-inl.h"
 #include "backend/cpu/simd-inl.h"
 #include "hwy/highway.h"
+
+#ifndef HEADCOUNT_BACKEND_CPU_KV_STORE_TYPES
+#define HEADCOUNT_BACKEND_CPU_KV_STORE_TYPES
+namespace headcount {
+
+// Where one token of one KV head goes.
+struct TokenPlace {
+  std::byte* block = nullptr;
+  const KvPage* page = nullptr;
+  int head_dim = 0;
+  int slot = 0;
+
+  template <class T>
+  T* At(int64_t page_offset) const {
+    return reinterpret_cast<T*>(block + page_offset);
+  }
+};
+
+}  // namespace headcount
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace headcount {
@@ -75,27 +97,122 @@ void ConvertToHalves(const float* HWY_RESTRICT from, int count,
   for (; i < count; ++i) to[i] = HalfFromFloat(from[i]);
 }
 
-// Writes the key and value of one token into slot `slot` of its pages.
-template <typename T>
-void StoreToken(const T* HWY_RESTRICT key, const T* HWY_RESTRICT value,
-                int head_dim, int slot, void* k_page, void* v_page) {
-  T* HWY_RESTRICT k = static_cast<T*>(k_page) + slot;
-  for (int i = 0; i < head_dim; ++i) k[i * kBlockTokens] = key[i];
-  std::copy_n(value, head_dim, static_cast<T*>(v_page) + slot * head_dim);
+// Stores elements of a key and value, of which kPack make up a word.
+template <int kPack, class T>
+HWY_INLINE void StoreElements(const TokenPlace& place,
+                              const T* HWY_RESTRICT key,
+                              const T* HWY_RESTRICT value, int64_t v_stride) {
+  T* HWY_RESTRICT k = place.At<T>(place.page->k_offset) + place.slot * kPack;
+  for (int i = 0; i < place.head_dim; i += kPack) {
+    std::copy_n(key + i, kPack, k + i * kBlockTokens);
+  }
+  T* HWY_RESTRICT v = place.At<T>(place.page->v_offset) +
+                      place.slot / kPack * kPack * v_stride +
+                      place.slot % kPack;
+  for (int i = 0; i < place.head_dim; ++i) v[i * kPack] = value[i];
 }
 
-void StoreFloatToken(const float* key, const float* value, int head_dim,
-                     int slot, void* k_page, void* v_page) {
-  StoreToken(key, value, head_dim, slot, k_page, v_page);
+HWY_INLINE void StoreNibbles(const TokenPlace& place,
+                             const uint8_t* HWY_RESTRICT key,
+                             const uint8_t* HWY_RESTRICT value) {
+  const auto both = [](uint8_t low, uint8_t high) {
+    return static_cast<uint8_t>(low | high << 4);
+  };
+  uint8_t* k = place.At<uint8_t>(place.page->k_offset) + place.slot * 4;
+  for (int i = 0; i < place.head_dim; i += 8) {
+    for (int j = 0; j < 4; ++j) {
+      k[i / 2 * kBlockTokens + j] = both(key[i + j], key[i + 4 + j]);
+    }
+  }
+  const int chunks = (place.head_dim + 31) / 32;
+  uint8_t* v = place.At<uint8_t>(place.page->v_offset) +
+               place.slot / 4 * chunks * 64 + place.slot % 4;
+  for (int i = 0; i < chunks * 32; i += 32) {
+    for (int j = 0; j < 16; ++j) {
+      v[i * 2 + j * 4] = both(value[i + j], value[i + 16 + j]);
+    }
+  }
 }
 
-void StoreHalfToken(const float* key, const float* value, int head_dim,
-                    int slot, void* k_page, void* v_page) {
+// Makes codes of the elements of a key or value; returns their scale.
+template <class Code>
+HWY_INLINE uint16_t Quantize(const float* HWY_RESTRICT from, int count,
+                             KvDtype dtype, Code code,
+                             uint8_t* HWY_RESTRICT to) {
+  // NaN and infinity have the largest bits.
+  uint32_t largest = 0;
+  for (int i = 0; i < count; ++i) {
+    largest = std::max(largest, std::bit_cast<uint32_t>(from[i]) & 0x7FFFFFFF);
+  }
+  const uint16_t scale = KvScaleFor(std::bit_cast<float>(largest), dtype);
+  const float inverse = InverseKvScale(scale);
+  for (int i = 0; i < count; ++i) to[i] = code(from[i] * inverse);
+  return scale;
+}
+
+// Codes of a key and value; what is left of the last 32 elements is 0.
+struct TokenCodes {
+  template <class Code>
+  HWY_INLINE void Make(const TokenPlace& place, const float* from_key,
+                       const float* from_value, Code code) {
+    const KvDtype dtype = place.page->dtype;
+    const int count = place.head_dim;
+    place.At<uint16_t>(place.page->k_scales_offset)[place.slot] =
+        Quantize(from_key, count, dtype, code, key);
+    place.At<uint16_t>(place.page->v_scales_offset)[place.slot] =
+        Quantize(from_value, count, dtype, code, value);
+  }
+
+  uint8_t key[kMaxHeadDim];
+  uint8_t value[kMaxHeadDim] = {};
+};
+
+void StoreHalves(const TokenPlace& place, const float* key,
+                 const float* value) {
   uint16_t halves[2 * kMaxHeadDim];
-  ConvertToHalves(key, head_dim, halves);
-  ConvertToHalves(value, head_dim, halves + head_dim);
-  StoreToken<uint16_t>(halves, halves + head_dim, head_dim, slot, k_page,
-                       v_page);
+  ConvertToHalves(key, place.head_dim, halves);
+  ConvertToHalves(value, place.head_dim, halves + kMaxHeadDim);
+  StoreElements<1>(place, halves, halves + kMaxHeadDim, place.head_dim);
+}
+
+void StoreBfloat16(const TokenPlace& place, const float* key,
+                   const float* value) {
+  uint16_t elements[2][kMaxHeadDim];
+  for (int i = 0; i < place.head_dim; ++i) {
+    elements[0][i] = Bfloat16FromFloat(key[i]);
+    elements[1][i] = Bfloat16FromFloat(value[i]);
+  }
+  StoreElements<2>(place, elements[0], elements[1], place.head_dim);
+}
+
+void StoreCodes(const TokenPlace& place, const float* key, const float* value) {
+  TokenCodes codes;
+  switch (place.page->dtype) {
+    case KvDtype::kInt8:
+      codes.Make(place, key, value, [](float x) { return Int8Code(x); });
+      return StoreElements<4>(place, codes.key, codes.value, place.head_dim);
+    case KvDtype::kInt4:
+      codes.Make(place, key, value, [](float x) { return Int4Code(x); });
+      return StoreNibbles(place, codes.key, codes.value);
+    default:
+      codes.Make(place, key, value, [](float x) { return Fp8Code(x); });
+      return StoreElements<1>(place, codes.key, codes.value,
+                              KvRowBytes(place.head_dim, KvDtype::kFp8E4m3));
+  }
+}
+
+// Writes the key and value of one token into its page.
+void StoreToken(const TokenPlace& place, const float* key, const float* value) {
+  switch (place.page->dtype) {
+    case KvDtype::kF32:
+      return StoreElements<1>(place, key, value, place.head_dim);
+    case KvDtype::kF16:
+      return StoreHalves(place, key, value);
+    case KvDtype::kBf16:
+      return StoreBfloat16(place, key, value);
+    default:
+      return StoreCodes(place, key, value);
+  }
 }
 
 }  // namespace HWY_NAMESPACE
@@ -108,8 +225,7 @@ namespace {
 
 HWY_EXPORT(NormHeads);
 HWY_EXPORT(RotateHeads);
-HWY_EXPORT(StoreFloatToken);
-HWY_EXPORT(StoreHalfToken);
+HWY_EXPORT(StoreToken);
 
 // Rows of a task: whole blocks, mostly, so that two threads seldom write to the
 // same cache line.
@@ -120,22 +236,22 @@ void StoreRow(const StepState& step, const AttentionLayer& layer, int64_t row,
               const float* keys, std::byte* arena) {
   const StepSequence& sequence = step.inputs.sequences[static_cast<size_t>(
       step.row_sequence[static_cast<size_t>(row)])];
+  const VariantLayer& variant =
+      layer.variants[static_cast<size_t>(sequence.variant)];
   const int64_t token = sequence.past + (row - sequence.first_row);
-  const int slot = static_cast<int>(token % kBlockTokens);
-  const std::vector<KvHead>& heads = layer.heads->kv_heads;
-  const float* values =
-      keys + static_cast<int64_t>(heads.size()) * layer.head_dim;
+  const std::vector<KvHead>& heads = variant.heads->kv_heads;
+  const float* values = keys + int64_t{layer.kv_heads} * layer.head_dim;
   for (size_t i = 0; i < heads.size(); ++i) {
     const int group = heads[i].group;
-    const KvPage& page = layer.geometries[static_cast<size_t>(group)].page(
+    const KvPage& page = variant.geometries[static_cast<size_t>(group)].page(
         layer.layer, static_cast<int>(i));
-    std::byte* block = arena + step.Block(sequence, group, token);
-    const auto store = page.dtype == KvDtype::kF32
-                           ? HWY_DYNAMIC_DISPATCH(StoreFloatToken)
-                           : HWY_DYNAMIC_DISPATCH(StoreHalfToken);
-    store(keys + static_cast<int64_t>(i) * layer.head_dim,
-          values + static_cast<int64_t>(i) * layer.head_dim, layer.head_dim,
-          slot, block + page.k_offset, block + page.v_offset);
+    const TokenPlace place = {
+        .block = arena + step.Block(sequence, group, token),
+        .page = &page,
+        .head_dim = layer.head_dim,
+        .slot = static_cast<int>(token % kBlockTokens)};
+    const int64_t first = int64_t{variant.kv_slots[i]} * layer.head_dim;
+    HWY_DYNAMIC_DISPATCH(StoreToken)(place, keys + first, values + first);
   }
 }
 
@@ -146,8 +262,8 @@ void RotateAndStoreKv(const StepState& step, const AttentionLayer& layer,
   CHECK(layer.head_dim % 8 == 0 && layer.head_dim <= 256)
       << "head_dim " << layer.head_dim;
   const int64_t rows = static_cast<int64_t>(step.row_sequence.size());
-  const int64_t queries = static_cast<int64_t>(layer.heads->query_heads.size());
-  const int64_t kv_heads = static_cast<int64_t>(layer.heads->kv_heads.size());
+  const int64_t queries = layer.query_heads;
+  const int64_t kv_heads = layer.kv_heads;
   const int64_t stride = (queries + 2 * kv_heads) * layer.head_dim;
   pool->Run((rows + kTaskRows - 1) / kTaskRows, [&](int64_t task, int) {
     const int64_t end = std::min((task + 1) * kTaskRows, rows);

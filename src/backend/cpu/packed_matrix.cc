@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/quantized_panel.h"
+#include "backend/weights_at_rest.h"
 #include "base/check.h"
 
 namespace headcount {
@@ -26,35 +27,6 @@ float ReadFloat(ElementType dtype, const std::byte* from) {
   float value = 0;
   Dequantize(dtype, from, 0, 1, &value);
   return value;
-}
-
-ElementType DtypeAtRest(const MatrixSource& source, Precision precision) {
-  CHECK(!source.pieces.empty());
-  const ElementType first = source.pieces.front().dtype;
-  const auto all = [&source](auto predicate) {
-    return std::all_of(
-        source.pieces.begin(), source.pieces.end(),
-        [&](const MatrixPiece& piece) { return predicate(piece.dtype); });
-  };
-  if (all(IsQuantized) && precision == Precision::kFast) {
-    return QuantizedDtypeAtRest(source);
-  }
-  const bool same = all([first](ElementType type) { return type == first; });
-  return same && !IsQuantized(first) ? first : ElementType::kF32;
-}
-
-void CheckCovered(const MatrixSource& source) {
-  int64_t elements = 0;
-  for (const MatrixPiece& piece : source.pieces) {
-    CHECK(piece.row >= 0 && piece.col >= 0 &&
-          piece.row + piece.rows <= source.rows &&
-          piece.col + piece.cols <= source.cols)
-        << "piece at " << piece.row << ", " << piece.col;
-    elements += piece.rows * piece.cols;
-  }
-  CHECK(elements == source.rows * source.cols)
-      << "pieces hold " << elements << " elements of a matrix of "
-      << source.rows << " x " << source.cols;
 }
 
 }  // namespace
@@ -93,32 +65,17 @@ void PackedMatrix::PackPanel(const MatrixSource& source, int64_t index) {
     return;
   }
   const int64_t first = index * kPanelRows;
+  const int64_t end = std::min(first + kPanelRows, source.rows);
   const int64_t element = ElementBytes(dtype_, 1);
-  std::vector<float> values;
-  for (const MatrixPiece& piece : source.pieces) {
-    const int64_t begin = std::max(first, piece.row);
-    const int64_t end = std::min(first + kPanelRows, piece.row + piece.rows);
-    for (int64_t row = begin; row < end; ++row) {
-      const std::byte* from =
-          piece.data +
-          ElementBytes(piece.dtype, (row - piece.row) * piece.stride);
-      std::byte* to =
-          panel + OffsetInPanel(dtype_, piece.col, row - first) * element;
-      if (piece.dtype == dtype_) {
-        from += piece.first_col * element;
-        for (int64_t col = 0; col < piece.cols; ++col) {
-          std::memcpy(to, from, static_cast<size_t>(element));
-          from += element;
-          to += kPanelRows * element;
-        }
-        continue;
-      }
-      values.resize(static_cast<size_t>(piece.cols));
-      Dequantize(piece.dtype, from, piece.first_col, piece.cols, values.data());
-      for (const float value : values) {
-        std::memcpy(to, &value, sizeof(value));
-        to += kPanelRows * element;
-      }
+  std::vector<std::byte> values(static_cast<size_t>(cols_ * element));
+  for (int64_t row = first; row < end; ++row) {
+    ReadFloatRow(source, dtype_, row, values.data());
+    const std::byte* from = values.data();
+    std::byte* to = panel + OffsetInPanel(dtype_, 0, row - first) * element;
+    for (int64_t col = 0; col < cols_; ++col) {
+      std::memcpy(to, from, static_cast<size_t>(element));
+      from += element;
+      to += kPanelRows * element;
     }
   }
 }

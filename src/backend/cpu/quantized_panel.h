@@ -23,8 +23,8 @@
 
 namespace headcount {
 
-inline constexpr int64_t kQuantizedCols = 32;  // of a block
-inline constexpr int64_t kQuantizedRows = 32;  // of a panel
+inline constexpr int64_t kQuantizedCols = kQuantizedGroup;  // of a block
+inline constexpr int64_t kQuantizedRows = 32;               // of a panel
 inline constexpr int64_t kQuantizedStepBytes = 4 * kQuantizedRows;
 inline constexpr int64_t kHalvesBytes = 2 * kQuantizedRows;
 
@@ -57,14 +57,8 @@ struct alignas(64) AmxBlock {
   float scaled_sum[kAmxRows];
 };
 
-// kQ4_1 where that is exact but for the rounding of scales to 16 bits: pieces
-// are kQ4_0, kQ4_1 or kQ4_K, and none cuts a block of 32 columns. Else kQ8_0:
-// kQ8_0 and kQ5_0 are exact, and whatever has a minimum, two scales or a cut
-// block is rounded to the nearest of 255 multiples of its largest / 127.
-// All pieces are quantised.
-ElementType QuantizedDtypeAtRest(const MatrixSource& source);
-
-// Packs panel `index`; dtype: as above. `panel` is zero.
+// Packs panel `index` of a matrix that is quantised at rest
+// (weights_at_rest.h); dtype: kQ4_1 or kQ8_0. `panel` is zero.
 void PackQuantizedPanel(const MatrixSource& source, ElementType dtype,
                         int64_t index, std::byte* panel);
 

@@ -87,7 +87,7 @@ void RmsNorm(const RmsNormOperands& operands, ThreadPool* pool) {
 
 void GateHeads(const StepInputs& inputs, const AttentionLayer& layer,
                float* context) {
-  const size_t heads = layer.heads->query_heads.size();
+  const auto heads = static_cast<size_t>(layer.query_heads);
   for (const StepSequence& sequence : inputs.sequences) {
     if (sequence.gates_begin < 0) continue;
     const absl::Span<const float> gates = inputs.head_gates.subspan(

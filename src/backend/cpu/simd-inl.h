@@ -34,15 +34,14 @@ HWY_INLINE hn::Vec<D> LoadFloats(D d, const float* from) {
   return hn::LoadU(d, from);
 }
 
-// Exact for every half, infinities and NaN included (what Highway emulates
-// in plain C++ is not).
+// Floats of the bits of halves: exact for every half, infinities and NaN
+// included (what Highway emulates in plain C++ is not).
 template <class D>
-HWY_INLINE hn::Vec<D> LoadFloats(D d, const hwy::float16_t* from) {
+HWY_INLINE hn::Vec<D> HalvesToFloats(D d,
+                                     hn::Vec<hn::Rebind<uint16_t, D>> bits) {
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
   const hn::RebindToUnsigned<D> du;
-  const hn::Rebind<uint16_t, D> du16;
-  const auto half = hn::PromoteTo(
-      du, hn::LoadU(du16, reinterpret_cast<const uint16_t*>(from)));
+  const auto half = hn::PromoteTo(du, bits);
   const auto sign = hn::ShiftLeft<16>(hn::And(half, hn::Set(du, 0x8000u)));
   const auto magnitude = hn::ShiftLeft<13>(hn::And(half, hn::Set(du, 0x7FFFu)));
   const auto scaled = hn::Mul(hn::BitCast(d, magnitude), hn::Set(d, 0x1p112f));
@@ -52,8 +51,18 @@ HWY_INLINE hn::Vec<D> LoadFloats(D d, const hwy::float16_t* from) {
   return hn::BitCast(d,
                      hn::Or(hn::BitCast(du, scaled), hn::Or(exponent, sign)));
 #else
-  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
+  return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), bits));
 #endif
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadHalves(D d, const uint16_t* from) {
+  return HalvesToFloats(d, hn::LoadU(hn::Rebind<uint16_t, D>(), from));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<D> LoadFloats(D d, const hwy::float16_t* from) {
+  return LoadHalves(d, reinterpret_cast<const uint16_t*>(from));
 }
 
 // 2^x with a relative error below 2 ulp; exactly 1 at 0, exactly 0 below -126,

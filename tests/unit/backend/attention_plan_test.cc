@@ -12,8 +12,9 @@
 namespace headcount {
 namespace {
 
-// Groups of the given sizes, one for each KV head; window 0: full.
-LayerHeads RaggedHeads(const std::vector<int>& group_sizes, int window = 0) {
+// Groups of the given sizes, one for each KV head.
+LayerHeads RaggedHeads(const std::vector<int>& group_sizes,
+                       const Retention& retention = {}) {
   LayerHeads heads;
   int query = 0;
   for (const int size : group_sizes) {
@@ -21,7 +22,7 @@ LayerHeads RaggedHeads(const std::vector<int>& group_sizes, int window = 0) {
     head.index = static_cast<int>(heads.kv_heads.size());
     head.first_query = query;
     head.num_queries = size;
-    head.retention.window = window;
+    head.retention = retention;
     heads.kv_heads.push_back(head);
     for (int i = 0; i < size; ++i) heads.query_heads.push_back(query++);
   }
@@ -54,10 +55,13 @@ Coverage VisibleTokens(const LayerHeads& heads,
   for (const StepSequence& sequence : sequences) {
     for (int row = 0; row < sequence.num_rows; ++row) {
       for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
-        const int window = heads.kv_heads[slot].retention.window;
+        const Retention& retention = heads.kv_heads[slot].retention;
         const int end = sequence.past + row + 1;
-        for (int token = window == 0 ? 0 : std::max(0, end - window);
-             token < end; ++token) {
+        for (int token = 0; token < end; ++token) {
+          if (retention.window > 0 && token >= retention.sink &&
+              token < end - retention.window) {
+            continue;
+          }
           coverage[{sequence.first_row + row, static_cast<int>(slot), token}] =
               1;
         }
@@ -67,7 +71,7 @@ Coverage VisibleTokens(const LayerHeads& heads,
   return coverage;
 }
 
-Coverage PlannedTokens(const AttentionPlan& plan, int window,
+Coverage PlannedTokens(const AttentionPlan& plan, const Retention& retention,
                        const std::vector<StepSequence>& sequences) {
   Coverage coverage;
   for (const WorkItem& item : plan.items) {
@@ -77,7 +81,9 @@ Coverage PlannedTokens(const AttentionPlan& plan, int window,
          ++row) {
       const int position = sequence.past + row - sequence.first_row;
       const int end = std::min(item.kv_end, position + 1);
-      const int first = window == 0 ? 0 : position + 1 - window;
+      const bool windowed =
+          retention.window > 0 && item.kv_begin >= retention.sink;
+      const int first = windowed ? position + 1 - retention.window : 0;
       for (int token = std::max(item.kv_begin, first); token < end; ++token) {
         ++coverage[{row, item.kv_slot, token}];
       }
@@ -94,8 +100,10 @@ TEST(AttentionPlanTest, CoversEveryVisibleTokenExactlyOnce) {
     for (int i = RandomInt(random, 1, 4); i > 0; --i) {
       groups.push_back(RandomInt(random, 1, 5));
     }
-    const int window = RandomInt(random, 0, 1) * RandomInt(random, 1, 400);
-    const LayerHeads heads = RaggedHeads(groups, window);
+    Retention retention;
+    retention.window = RandomInt(random, 0, 1) * RandomInt(random, 1, 400);
+    if (!retention.full()) retention.sink = 16 * RandomInt(random, 0, 6);
+    const LayerHeads heads = RaggedHeads(groups, retention);
     const std::vector<StepSequence> sequences =
         RandomSequences(random, RandomInt(random, 1, 5));
     AttentionPlanOptions options;
@@ -104,7 +112,7 @@ TEST(AttentionPlanTest, CoversEveryVisibleTokenExactlyOnce) {
     options.max_split_rows = RandomInt(random, 0, 8);
     PlanAttention(heads, sequences, options, &plan);
     EXPECT_EQ(plan.chunk_tokens, options.chunk_tokens);
-    EXPECT_EQ(PlannedTokens(plan, window, sequences),
+    EXPECT_EQ(PlannedTokens(plan, retention, sequences),
               VisibleTokens(heads, sequences));
   }
 }
@@ -161,7 +169,7 @@ TEST(AttentionPlanTest, ItemsBeginAtTheFirstBlockOfTheWindow) {
   StepSequence decode;
   decode.num_rows = 1;
   decode.past = 9999;
-  const LayerHeads heads = RaggedHeads({2}, 100);
+  const LayerHeads heads = RaggedHeads({2}, {.window = 100});
   PlanAttention(heads, {decode}, {}, &plan);
   ASSERT_EQ(plan.items.size(), 1u);
   EXPECT_EQ(plan.items[0].kv_begin, 9900 / 16 * 16);
@@ -233,6 +241,44 @@ TEST(AttentionPlanTest, TheMostWorkComesFirstAndTheOrderIsFixed) {
         heads.kv_heads[static_cast<size_t>(item.kv_slot)].num_queries;
     EXPECT_LE(work, last);
     last = work;
+  }
+}
+
+// Each sequence is planned as if it were alone with the heads that it runs.
+TEST(AttentionPlanTest, SequencesRunTheHeadsOfTheirVariants) {
+  TestRandom random(4);
+  const LayerHeads all = RaggedHeads({3, 3, 3});
+  const LayerHeads some = RaggedHeads({2, 1});
+  const LayerHeads none;
+  const std::vector<const LayerHeads*> variants = {&all, &none, &some};
+  for (int round = 0; round < 20; ++round) {
+    std::vector<StepSequence> sequences = RandomSequences(random, 6);
+    for (StepSequence& sequence : sequences) {
+      sequence.variant = RandomInt(random, 0, 2);
+    }
+    AttentionPlan together;
+    PlanAttention(variants, sequences, {}, &together);
+    Coverage alone;
+    int64_t partials = 0;
+    size_t merges = 0;
+    for (StepSequence sequence : sequences) {
+      const auto variant = static_cast<size_t>(sequence.variant);
+      sequence.variant = 0;
+      AttentionPlan plan;
+      PlanAttention(*variants[variant], {sequence}, {}, &plan);
+      alone.merge(PlannedTokens(plan, {}, {sequence}));
+      partials += plan.num_partials;
+      merges += plan.merges.size();
+    }
+    EXPECT_EQ(PlannedTokens(together, {}, sequences), alone);
+    EXPECT_EQ(together.num_partials, partials);
+    EXPECT_EQ(together.merges.size(), merges);
+    for (const MergeItem& merge : together.merges) {
+      const StepSequence& sequence =
+          sequences[static_cast<size_t>(merge.sequence)];
+      EXPECT_GE(merge.first_row, sequence.first_row);
+      EXPECT_LT(merge.first_row, sequence.first_row + sequence.num_rows);
+    }
   }
 }
 

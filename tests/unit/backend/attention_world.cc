@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/half.h"
+#include "heads/kv_codes.h"
 #include "tests/unit/backend/random_floats.h"
 
 namespace headcount {
@@ -22,10 +23,12 @@ HeadLayout MakeLayout(const AttentionCase& attention_case) {
   HeadLayoutSpec spec;
   spec.layers = {LayerShape{2, 1}, attention_case.shape};
   for (LayerShape& shape : spec.layers) {
-    shape.retention.window = attention_case.window;
+    shape.retention = {.window = attention_case.window,
+                       .sink = attention_case.sink};
   }
   spec.head_dim = attention_case.head_dim;
   spec.kv_dtype = attention_case.dtype;
+  spec.kv_head_dtypes[kLayer] = attention_case.head_dtypes;
   if (!attention_case.pruned.empty()) {
     spec.mask.pruned[kLayer] = attention_case.pruned;
   }
@@ -34,10 +37,35 @@ HeadLayout MakeLayout(const AttentionCase& attention_case) {
   return *std::move(layout);
 }
 
-double AsStored(double value, KvDtype dtype) {
-  const auto rounded = static_cast<float>(value);
-  return dtype == KvDtype::kF32 ? rounded
-                                : FloatFromHalf(HalfFromFloat(rounded));
+float CodeValue(float scaled, KvDtype dtype) {
+  if (dtype == KvDtype::kInt8) return FromInt8Code(Int8Code(scaled));
+  if (dtype == KvDtype::kInt4) return FromInt4Code(Int4Code(scaled));
+  return FromFp8Code(Fp8Code(scaled));
+}
+
+// What a page of that dtype makes of a key or value.
+std::vector<double> AsStored(const std::vector<float>& head, KvDtype dtype) {
+  float largest = 0;
+  for (const float x : head) largest = std::max(largest, std::fabs(x));
+  const uint16_t scale = KvScaleFor(largest, dtype);
+  std::vector<double> stored;
+  for (const float x : head) {
+    switch (dtype) {
+      case KvDtype::kF32:
+        stored.push_back(x);
+        break;
+      case KvDtype::kF16:
+        stored.push_back(FloatFromHalf(HalfFromFloat(x)));
+        break;
+      case KvDtype::kBf16:
+        stored.push_back(FloatFromBfloat16(Bfloat16FromFloat(x)));
+        break;
+      default:
+        stored.push_back(double{FloatFromHalf(scale)} *
+                         CodeValue(x * InverseKvScale(scale), dtype));
+    }
+  }
+  return stored;
 }
 
 // Blocks of every sequence in shuffled places of an arena with some to spare.
@@ -140,7 +168,7 @@ std::vector<float> AttentionWorld::Run(const Schedule& schedule,
       ShuffledBlocks(case_.lengths, geometries_.front().block_bytes(),
                      block_seed, &arena_bytes);
   const std::unique_ptr<Buffer> arena = *backend->Allocate(arena_bytes);
-  // A NaN in either dtype.
+  // A NaN in every float, the scales of codes included.
   std::memset(arena->data(), 0xFF, static_cast<size_t>(arena_bytes));
   std::vector<int> past(case_.lengths.size(), 0);
   std::vector<float> result(static_cast<size_t>(tokens_ * out_width()));
@@ -179,9 +207,15 @@ std::vector<float> AttentionWorld::Run(const Schedule& schedule,
     inputs.block_offsets = block_offsets;
     inputs.plans = plans;
     backend->BeginStep(inputs, rope_);
+    const LayerSlots slots = SlotsIn(layout_, layout_).value()[kLayer];
+    const VariantLayer whole{.heads = &layout_.layers()[kLayer],
+                             .geometries = geometries_,
+                             .query_slots = slots.query,
+                             .kv_slots = slots.kv};
     AttentionLayer layer;
-    layer.heads = &layout_.layers()[kLayer];
-    layer.geometries = geometries_;
+    layer.query_heads = static_cast<int>(slots.query.size());
+    layer.kv_heads = static_cast<int>(slots.kv.size());
+    layer.variants = absl::MakeConstSpan(&whole, 1);
     layer.layer = kLayer;
     layer.head_dim = case_.head_dim;
     backend->RotateAndStoreKv(layer, qkv.data(), arena->data());
@@ -201,7 +235,8 @@ void AttentionWorld::GiveBackUnseen(int position, void* arena,
   const int64_t unseen = std::max(0, position + 1 - case_.window);
   if (case_.window == 0) return;
   const int64_t bytes = geometries_.front().block_bytes();
-  for (size_t i = 0; i < static_cast<size_t>(unseen / kBlockTokens); ++i) {
+  for (auto i = static_cast<size_t>(case_.sink / kBlockTokens);
+       i < static_cast<size_t>(unseen / kBlockTokens); ++i) {
     if ((*blocks)[i] < 0) continue;
     std::memset(static_cast<std::byte*>(arena) + (*blocks)[i], 0xFF,
                 static_cast<size_t>(bytes));
@@ -209,22 +244,30 @@ void AttentionWorld::GiveBackUnseen(int position, void* arena,
   }
 }
 
-// Head `slot` of a token's projection, rotated to its position where asked.
-std::vector<double> AttentionWorld::Head(int64_t token, int position,
-                                         int64_t slot, bool rotated) const {
+// Head `slot` of a token's projection, rotated to its position where asked: in
+// the float32 operations of a backend, so that keys are rounded to the same
+// codes.
+std::vector<float> AttentionWorld::Head(int64_t token, int position,
+                                        int64_t slot, bool rotated) const {
   const int d = case_.head_dim;
   const float* x = qkv_.data() + token * qkv_width() + slot * d;
-  std::vector<double> head(x, x + d);
+  std::vector<float> head(x, x + d);
   if (!rotated) return head;
   for (int i = 0; i < d / 2; ++i) {
     const float angle = static_cast<float>(position) *
                         rope_.inverse_frequency[static_cast<size_t>(i)];
-    const double cos = std::cos(double{angle}) * rope_.scale;
-    const double sin = std::sin(double{angle}) * rope_.scale;
+    const float cos = std::cos(angle) * rope_.scale;
+    const float sin = std::sin(angle) * rope_.scale;
     head[static_cast<size_t>(i)] = x[i] * cos - x[i + d / 2] * sin;
     head[static_cast<size_t>(i + d / 2)] = x[i + d / 2] * cos + x[i] * sin;
   }
   return head;
+}
+
+void AttentionWorld::ScaleToken(int64_t token, float factor) {
+  for (int64_t i = 0; i < qkv_width(); ++i) {
+    qkv_[static_cast<size_t>(token * qkv_width() + i)] *= factor;
+  }
 }
 
 std::vector<double> AttentionWorld::Reference() const {
@@ -239,21 +282,22 @@ std::vector<double> AttentionWorld::Reference() const {
       std::vector<std::vector<double>> keys;
       std::vector<std::vector<double>> values;
       for (int t = 0; t < case_.lengths[s]; ++t) {
-        keys.push_back(Head(first + t, t, queries + kv, true));
-        values.push_back(Head(first + t, t, queries + kv_heads + kv, false));
-        for (double& k : keys.back()) k = AsStored(k, case_.dtype);
-        for (double& v : values.back()) v = AsStored(v, case_.dtype);
         const KvHead& head = heads.kv_heads[static_cast<size_t>(kv)];
+        keys.push_back(
+            AsStored(Head(first + t, t, queries + kv, true), head.dtype));
+        values.push_back(AsStored(
+            Head(first + t, t, queries + kv_heads + kv, false), head.dtype));
         for (int64_t q = head.first_query;
              q < head.first_query + head.num_queries; ++q) {
-          const std::vector<double> query = Head(first + t, t, q, true);
+          const std::vector<float> query = Head(first + t, t, q, true);
           std::vector<double> scores;
           for (const std::vector<double>& key : keys) {
             scores.push_back(std::inner_product(query.begin(), query.end(),
                                                 key.begin(), 0.0) /
                              std::sqrt(d));
           }
-          for (int i = 0; case_.window > 0 && i <= t - case_.window; ++i) {
+          for (int i = case_.sink; case_.window > 0 && i <= t - case_.window;
+               ++i) {
             scores[static_cast<size_t>(i)] = -HUGE_VAL;
           }
           const double highest =

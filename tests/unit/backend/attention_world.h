@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <vector>
 
 #include "backend/backend.h"
 #include "heads/head_layout.h"
+#include "heads/head_slots.h"
 #include "heads/kv_geometry.h"
 
 namespace headcount {
@@ -17,8 +19,10 @@ struct AttentionCase {
   std::set<int> pruned = {};  // query heads of the layer
   int head_dim = 32;
   KvDtype dtype = KvDtype::kF32;
-  int window = 0;                 // tokens; 0: full
-  std::vector<int> lengths = {};  // of the sequences
+  std::map<int, KvDtype> head_dtypes = {};  // of KV heads that differ from it
+  int window = 0;                           // tokens; 0: full
+  int sink = 0;                             // beside a window
+  std::vector<int> lengths = {};            // of the sequences
 };
 
 // Of one sequence, the next `rows` tokens.
@@ -44,8 +48,11 @@ class AttentionWorld {
                          const AttentionPlanOptions& options, Backend* backend,
                          uint32_t block_seed) const;
 
-  // The same in double precision, from the stored (rounded) keys and values.
+  // The same in double precision, from the stored keys and values.
   std::vector<double> Reference() const;
+
+  // Multiplies the projections of one token.
+  void ScaleToken(int64_t token, float factor);
 
   int64_t out_width() const;
 
@@ -54,8 +61,8 @@ class AttentionWorld {
   int64_t FirstToken(int sequence) const;
   void GiveBackUnseen(int position, void* arena,
                       std::vector<int64_t>* blocks) const;
-  std::vector<double> Head(int64_t token, int position, int64_t slot,
-                           bool rotated) const;
+  std::vector<float> Head(int64_t token, int position, int64_t slot,
+                          bool rotated) const;
 
   AttentionCase case_;
   HeadLayout layout_;

@@ -20,21 +20,20 @@ TEST(PhiloxTest, GivesTheKnownAnswersOfRandom123) {
               ElementsAre(0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1));
 }
 
-TEST(PhiloxTest, UniformFloatsAreInTheUnitIntervalAndDependOnBothWords) {
+TEST(PhiloxTest, UniformBitsAre24AndDependOnBothWords) {
   double sum = 0;
   for (uint64_t seed = 0; seed < 100; ++seed) {
     for (uint64_t position = 0; position < 10000; ++position) {
-      const float value = UniformFloat(seed, position);
-      ASSERT_GE(value, 0.0f);
-      ASSERT_LT(value, 1.0f);
-      sum += value;
+      const uint32_t value = UniformBits(seed, position);
+      ASSERT_LT(value, 1u << 24);
+      sum += value * 0x1p-24;
     }
   }
   // Five standard deviations.
   EXPECT_NEAR(sum / 1e6, 0.5, 0.0015);
-  EXPECT_NE(UniformFloat(1, 5), UniformFloat(2, 5));
-  EXPECT_NE(UniformFloat(1, 5), UniformFloat(uint64_t{1} << 32 | 1, 5));
-  EXPECT_NE(UniformFloat(1, 5), UniformFloat(1, uint64_t{1} << 32 | 5));
+  EXPECT_NE(UniformBits(1, 5), UniformBits(2, 5));
+  EXPECT_NE(UniformBits(1, 5), UniformBits(uint64_t{1} << 32 | 1, 5));
+  EXPECT_NE(UniformBits(1, 5), UniformBits(1, uint64_t{1} << 32 | 5));
 }
 
 }  // namespace

@@ -26,11 +26,18 @@ inline std::vector<int64_t> SimdTargets(int64_t also = 0) {
   return targets;
 }
 
+// Has kernels run as on a CPU whose best target that is. Where a kernel is not
+// compiled for AVX3_DL, such a CPU takes AVX3.
+inline void UseSimdTarget(int64_t target) {
+  hwy::SetSupportedTargetsForTest(target == HWY_AVX3_DL ? HWY_AVX3_DL | HWY_AVX3
+                                                        : target);
+}
+
 inline void ForEachSimdTarget(const std::function<void()>& body,
                               int64_t also = 0) {
   for (const int64_t target : SimdTargets(also)) {
     SCOPED_TRACE(std::string("target ") + hwy::TargetName(target));
-    hwy::SetSupportedTargetsForTest(target);
+    UseSimdTarget(target);
     body();
     hwy::SetSupportedTargetsForTest(0);
   }

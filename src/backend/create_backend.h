@@ -1,0 +1,31 @@
+// The backend of a device that is named in a configuration: the one place that
+// knows which there are.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "backend/backend.h"
+
+namespace headcount {
+
+struct DeviceName {
+  enum class Kind : uint8_t { kAuto, kCpu, kCuda };
+  Kind kind = Kind::kAuto;
+  int ordinal = 0;  // of kCuda
+};
+
+// "auto", "cpu", "cuda", "cuda:1"; else nothing.
+std::optional<DeviceName> ParseDeviceName(std::string_view text);
+
+// kAuto is the first CUDA device where there is one that this build can use,
+// else the CPU. `threads` of the host compute, on the CPU; 0: one for each
+// core. FailedPrecondition, with what to do about it, when there is no such
+// device or this build knows no CUDA.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const DeviceName& device,
+                                                       int threads);
+
+}  // namespace headcount

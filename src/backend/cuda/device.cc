@@ -1,0 +1,170 @@
+#include "backend/cuda/device.h"
+
+#include <cuda_runtime.h>
+
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/human.h"
+
+namespace headcount::cuda {
+namespace {
+
+// An error of a launch stays: nothing works on this context afterwards, and a
+// supervisor starts the process anew.
+void Check(cudaError_t error, const char* what) {
+  CHECK(error == cudaSuccess) << what << ": " << cudaGetErrorString(error);
+}
+
+class RuntimeDevice final : public Device {
+ public:
+  RuntimeDevice(int ordinal, const cudaDeviceProp& properties)
+      : ordinal_(ordinal),
+        name_(properties.name),
+        multiprocessors_(properties.multiProcessorCount) {
+    Use();
+    Check(cudaStreamCreateWithFlags(&steps_, cudaStreamNonBlocking), "stream");
+    Check(cudaStreamCreateWithFlags(&fills_, cudaStreamNonBlocking), "stream");
+  }
+  ~RuntimeDevice() override {
+    Use();
+    Check(cudaStreamDestroy(steps_), "stream");
+    Check(cudaStreamDestroy(fills_), "stream");
+  }
+
+  std::string name() const override { return name_; }
+  int multiprocessors() const override { return multiprocessors_; }
+  int64_t FreeBytes() const override {
+    Use();
+    size_t free = 0;
+    size_t total = 0;
+    Check(cudaMemGetInfo(&free, &total), "free memory");
+    return static_cast<int64_t>(free);
+  }
+
+  absl::StatusOr<void*> Allocate(int64_t bytes) override {
+    Use();
+    void* memory = nullptr;
+    const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+      static_cast<void>(cudaGetLastError());  // it is told, and over
+      return absl::ResourceExhaustedError(
+          absl::StrCat("needs ", FormatByteSize(bytes), " of memory of ", name_,
+                       ", which has ", FormatByteSize(FreeBytes()), " left"));
+    }
+    Check(error, "cudaMalloc");
+    return memory;
+  }
+  void Free(void* memory) override {
+    Use();
+    Check(cudaFree(memory), "cudaFree");
+  }
+  void* AllocateHost(int64_t bytes) override {
+    Use();
+    void* memory = nullptr;
+    Check(cudaMallocHost(&memory, static_cast<size_t>(bytes)),
+          "cudaMallocHost");
+    return memory;
+  }
+  void FreeHost(void* memory) override {
+    Use();
+    Check(cudaFreeHost(memory), "cudaFreeHost");
+  }
+
+  void Fill(const void* host, int64_t bytes, void* device) override {
+    Use();
+    Check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
+                          cudaMemcpyHostToDevice, fills_),
+          "copy to the device");
+    Check(cudaStreamSynchronize(fills_), "copy to the device");
+  }
+
+  void Upload(const void* host, int64_t bytes, void* device) override {
+    Check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
+                          cudaMemcpyHostToDevice, steps_),
+          "copy to the device");
+  }
+  void Download(const void* device, int64_t bytes, void* host) override {
+    Check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes),
+                          cudaMemcpyDeviceToHost, steps_),
+          "copy from the device");
+  }
+  void Zero(void* device, int64_t bytes) override {
+    Check(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), steps_),
+          "memset");
+  }
+  void Synchronize() override {
+    Use();
+    Check(cudaStreamSynchronize(steps_), "a kernel");
+  }
+
+ protected:
+  void LaunchErased(const Call& call,
+                    const std::function<void()>& /*run*/) override {
+    Use();
+    if (call.shared_bytes > 48 << 10 && large_.insert(call.kernel).second) {
+      Check(cudaFuncSetAttribute(call.kernel,
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 call.shared_bytes),
+            "shared memory of a kernel");
+    }
+    void* arguments[] = {const_cast<void*>(call.params)};
+    Check(cudaLaunchKernel(call.kernel, dim3(static_cast<unsigned>(call.grid)),
+                           dim3(static_cast<unsigned>(call.threads)), arguments,
+                           static_cast<size_t>(call.shared_bytes), steps_),
+          "launch");
+  }
+
+ private:
+  // The device is a matter of each thread.
+  void Use() const { Check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+
+  const int ordinal_;
+  const std::string name_;
+  const int multiprocessors_;
+  cudaStream_t steps_ = nullptr;
+  cudaStream_t fills_ = nullptr;
+  std::set<const void*> large_;  // kernels that may have over 48 KiB
+};
+
+std::string Version(int version) {
+  return absl::StrCat(version / 1000, ".", version % 1000 / 10);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int ordinal) {
+  int driver = 0;
+  int runtime = 0;
+  static_cast<void>(cudaDriverGetVersion(&driver));
+  static_cast<void>(cudaRuntimeGetVersion(&runtime));
+  if (driver == 0) {
+    return absl::FailedPreconditionError(
+        "no NVIDIA driver: install one, or serve with --device cpu");
+  }
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorInsufficientDriver) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the NVIDIA driver supports CUDA ", Version(driver),
+        ", and this build needs ", Version(runtime), ": update the driver"));
+  }
+  if (error != cudaSuccess || ordinal >= count) {
+    static_cast<void>(cudaGetLastError());
+    return absl::FailedPreconditionError(
+        error == cudaErrorNoDevice || error == cudaSuccess
+            ? absl::StrCat("no device cuda:", ordinal, ": there are ", count)
+            : absl::StrCat("CUDA: ", cudaGetErrorString(error)));
+  }
+  cudaDeviceProp properties;
+  Check(cudaGetDeviceProperties(&properties, ordinal), "properties");
+  if (properties.major < 8) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        properties.name, " has compute capability ", properties.major, ".",
+        properties.minor, "; the kernels need 8.0 or later"));
+  }
+  return std::make_unique<RuntimeDevice>(ordinal, properties);
+}
+
+}  // namespace headcount::cuda

@@ -1,0 +1,76 @@
+// A CUDA device as the backend uses it: memory, copies, and kernels that run
+// one after the other. The backend's tests run on another implementation, the
+// emulator of tests/simt.
+//
+// What is called a launch below is in the order of its calls and may return
+// before it is done. One thread at a time launches; memory may be allocated,
+// freed and filled by others meanwhile.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "backend/cuda/kernel.h"
+
+namespace headcount::cuda {
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual std::string name() const = 0;  // such as "NVIDIA H100 80GB HBM3"
+  virtual int multiprocessors() const = 0;
+  virtual int64_t FreeBytes() const = 0;
+
+  // Of the device, at a multiple of 128 bytes. ResourceExhausted, with needed
+  // and available, when there is no room. bytes > 0.
+  virtual absl::StatusOr<void*> Allocate(int64_t bytes) = 0;
+  virtual void Free(void* memory) = 0;
+  // Of the host, from which copies need not wait; never null.
+  virtual void* AllocateHost(int64_t bytes) = 0;
+  virtual void FreeHost(void* memory) = 0;
+
+  // Returns when the copy is done, which waits for no launch.
+  virtual void Fill(const void* host, int64_t bytes, void* device) = 0;
+
+  // Launches.
+  virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
+  virtual void Download(const void* device, int64_t bytes, void* host) = 0;
+  virtual void Zero(void* device, int64_t bytes) = 0;
+  template <class Params>
+  void Launch(const Kernel<Params>& kernel, int64_t grid,
+              const Params& params) {
+    if (grid == 0) return;
+    LaunchErased({.kernel = reinterpret_cast<const void*>(kernel.kernel),
+                  .grid = grid,
+                  .threads = kernel.threads,
+                  .shared_bytes = kernel.shared_bytes,
+                  .params = &params},
+                 [&] { kernel.kernel(params); });
+  }
+
+  // Waits for all launches.
+  virtual void Synchronize() = 0;
+
+ protected:
+  struct Call {
+    const void* kernel = nullptr;
+    int64_t grid = 0;
+    int threads = 0;
+    int shared_bytes = 0;
+    const void* params = nullptr;  // the kernel's only argument
+  };
+  // `run` calls the kernel as a function, on a device that takes those.
+  virtual void LaunchErased(const Call& call,
+                            const std::function<void()>& run) = 0;
+};
+
+// FailedPrecondition, with what to do about it, when there is no driver, no
+// such device, or one that the kernels were not compiled for. Thread-safe.
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int ordinal);
+
+}  // namespace headcount::cuda

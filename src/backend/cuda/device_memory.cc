@@ -1,0 +1,67 @@
+#include "backend/cuda/device_memory.h"
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "base/check.h"
+
+namespace headcount::cuda {
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(
+    Device* device, int64_t bytes) {
+  // An empty buffer has an address, too.
+  absl::StatusOr<void*> data = device->Allocate(std::max<int64_t>(bytes, 1));
+  if (!data.ok()) return data.status();
+  return std::unique_ptr<DeviceBuffer>(new DeviceBuffer(device, *data, bytes));
+}
+
+GrowingMemory::~GrowingMemory() {
+  if (data_ != nullptr) device_->Free(data_);
+}
+
+bool GrowingMemory::Grow(int64_t bytes) {
+  if (bytes <= bytes_) return false;
+  device_->Synchronize();
+  if (data_ != nullptr) device_->Free(data_);
+  // More than that, so that growth ends soon.
+  bytes_ = std::max(bytes, bytes_ + bytes_ / 2);
+  absl::StatusOr<void*> data = device_->Allocate(bytes_);
+  CHECK(data.ok()) << "workspace of a step: " << data.status();
+  data_ = *data;
+  return true;
+}
+
+StepUpload::~StepUpload() {
+  if (here_ != nullptr) device_->FreeHost(here_);
+}
+
+void StepUpload::Clear() {
+  device_->Synchronize();
+  size_ = 0;
+}
+
+int64_t StepUpload::AddBytes(const void* values, size_t bytes) {
+  constexpr int64_t kAlign = 16;
+  const int64_t place = (size_ + kAlign - 1) / kAlign * kAlign;
+  const int64_t end = place + static_cast<int64_t>(bytes);
+  if (end > capacity_) {
+    capacity_ = std::max(end, 2 * capacity_);
+    auto* larger = static_cast<std::byte*>(device_->AllocateHost(capacity_));
+    if (here_ != nullptr) {
+      std::memcpy(larger, here_, static_cast<size_t>(size_));
+      device_->FreeHost(here_);
+    }
+    here_ = larger;
+  }
+  if (bytes > 0) std::memcpy(here_ + place, values, bytes);
+  size_ = end;
+  return place;
+}
+
+void StepUpload::Send() {
+  there_.Grow(size_);
+  if (size_ > 0) device_->Upload(here_, size_, there_.data<std::byte>());
+}
+
+}  // namespace headcount::cuda

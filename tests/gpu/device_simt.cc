@@ -1,0 +1,112 @@
+#include "tests/gpu/device_simt.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "base/check.h"
+#include "tests/gpu/device.h"
+#include "tests/simt/simt.h"
+
+namespace headcount::gpu {
+namespace {
+
+simt::Counters counted;
+int64_t allocations = 0;
+
+void Add(const simt::Counters& more) {
+  counted.sectors_moved += more.sectors_moved;
+  counted.matrices += more.matrices;
+  counted.matrix_passes += more.matrix_passes;
+}
+
+// HEADCOUNT_SIMT_ORDER: "forward", the default, "reverse", "shuffled" or
+// "warp_by_warp".
+simt::Order OrderFromEnvironment() {
+  const char* order = std::getenv("HEADCOUNT_SIMT_ORDER");
+  if (order == nullptr || std::strcmp(order, "forward") == 0) {
+    return simt::Order::kForward;
+  }
+  if (std::strcmp(order, "reverse") == 0) return simt::Order::kReverse;
+  if (std::strcmp(order, "warp_by_warp") == 0) {
+    return simt::Order::kWarpByWarp;
+  }
+  CHECK(std::strcmp(order, "shuffled") == 0)
+      << "HEADCOUNT_SIMT_ORDER is " << order;
+  return simt::Order::kShuffled;
+}
+
+void Copy(const void* from, int64_t bytes, void* to) {
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+// Launches are done when they return.
+class SimtDevice final : public cuda::Device {
+ public:
+  explicit SimtDevice(bool launches) : launches_(launches) {}
+
+  std::string name() const override { return "emulator"; }
+  int multiprocessors() const override { return 3; }
+  int64_t FreeBytes() const override { return int64_t{1} << 32; }
+
+  absl::StatusOr<void*> Allocate(int64_t bytes) override {
+    auto buffer = std::make_unique<simt::Buffer<unsigned char>>(
+        static_cast<size_t>(bytes));
+    void* const memory = buffer->data();
+    buffers_[memory] = std::move(buffer);
+    ++allocations;
+    return memory;
+  }
+  void Free(void* memory) override { CHECK(buffers_.erase(memory) == 1); }
+  void* AllocateHost(int64_t bytes) override {
+    ++allocations;
+    return ::operator new(static_cast<size_t>(bytes));
+  }
+  void FreeHost(void* memory) override { ::operator delete(memory); }
+
+  void Fill(const void* host, int64_t bytes, void* device) override {
+    Copy(host, bytes, device);
+  }
+  void Upload(const void* host, int64_t bytes, void* device) override {
+    Copy(host, bytes, device);
+  }
+  void Download(const void* device, int64_t bytes, void* host) override {
+    Copy(device, bytes, host);
+  }
+  void Zero(void* device, int64_t bytes) override {
+    std::memset(device, 0, static_cast<size_t>(bytes));
+  }
+  void Synchronize() override {}
+
+ protected:
+  void LaunchErased(const Call& call,
+                    const std::function<void()>& run) override {
+    if (!launches_) return;
+    Add(simt::Launch({.order = OrderFromEnvironment()},
+                     static_cast<unsigned>(call.grid),
+                     static_cast<unsigned>(call.threads),
+                     static_cast<size_t>(call.shared_bytes), run));
+  }
+
+ private:
+  const bool launches_;
+  std::map<void*, std::unique_ptr<simt::Buffer<unsigned char>>> buffers_;
+};
+
+}  // namespace
+
+int64_t TestAllocations() { return allocations; }
+
+simt::Counters TakeCounters() { return std::exchange(counted, {}); }
+
+std::unique_ptr<cuda::Device> OpenTestDevice(bool launches) {
+  return std::make_unique<SimtDevice>(launches);
+}
+
+int Workers() { return 7; }
+
+bool IsEmulator() { return true; }
+
+}  // namespace headcount::gpu

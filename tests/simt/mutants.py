@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Plants bugs in the attention kernels and says which of them the emulator finds.
+
+usage: mutants.py BUILD_FOLDER [TEXT]
+
+BUILD_FOLDER is a build of this tree, with kernel_simt_test in it. Each bug of
+mutants.json (those whose name has TEXT in it) is planted in a copy of the
+kernels of bf16 pages, compiled, and run through the kernel tests in every
+thread order. Prints a Markdown table.
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KERNELS = pathlib.Path("src/backend/cuda")
+ORDERS = ["forward", "reverse", "shuffled", "warp_by_warp"]
+TIMEOUT_S = 120
+# Enough to walk every path; all would take ten times as long.
+CASES = ":".join([
+    "DecodeAttentionTest.EveryDtypeAndHeadDim", "DecodeAttentionTest.Windows",
+    "PrefillAttentionTest.EveryGroup", "*.SplitBehindALongPast",
+    "*.WithoutBulkCopies"])
+
+
+def plant(mutant, folder):
+    """A copy of the kernels with the bug, in front of the real ones."""
+    copy = folder / KERNELS.relative_to("src")
+    copy.mkdir(parents=True, exist_ok=True)
+    for source in (ROOT / KERNELS).iterdir():
+        if source.suffix in (".cuh", ".cu", ".h"):
+            (copy / source.name).write_text(source.read_text(encoding="utf-8"),
+                                            encoding="utf-8")
+    file = copy / mutant["file"]
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant["from"]) != 1:
+        sys.exit(f"mutants.json: \"{mutant['name']}\" fits "
+                 f"{text.count(mutant['from'])} places of {mutant['file']}")
+    file.write_text(text.replace(mutant["from"], mutant["to"]),
+                    encoding="utf-8")
+    return copy / "attention_bf16.cu"
+
+
+def build(mutant, build_folder, folder):
+    source = plant(mutant, folder)
+    kernels = folder / "kernels.o"
+    subprocess.run(
+        ["g++", "-std=c++20", "-O1", "-DHEADCOUNT_SIMT", "-w",
+         "-fsanitize=thread", f"-I{folder}",
+         f"-I{ROOT}/src", f"-I{ROOT}", "-x", "c++", "-c", source,
+         "-o", kernels], check=True)
+    program = folder / "kernel_test"
+    objects = build_folder / "tests/gpu/CMakeFiles/kernel_simt_test.dir"
+    libraries = [build_folder / path for path in (
+        "src/backend/cuda/libheadcount_cuda_simt.a",
+        "tests/simt/libheadcount_simt_plain_accesses.a",
+        "tests/simt/libheadcount_simt.a",
+        "src/backend/libheadcount_backend.a",
+        "src/heads/libheadcount_heads.a", "src/base/libheadcount_base.a")]
+    absl = subprocess.run(
+        ["pkg-config", "--libs", "absl_status", "absl_statusor",
+         "absl_strings"], check=True, capture_output=True, text=True)
+    # The object comes first: of the library's kernels, bf16 is not looked at.
+    subprocess.run(
+        ["g++", kernels, *sorted(objects.glob("*.o")), *libraries, "-lgtest",
+         "-lgtest_main", *absl.stdout.split(), "-lpthread", "-o", program],
+        check=True)
+    return program
+
+
+def verdict(program, order):
+    """How the tests end: "passes", or what tells that something is wrong."""
+    try:
+        result = subprocess.run(
+            [program, f"--gtest_filter={CASES}", "--gtest_brief=1"],
+            env={**os.environ, "HEADCOUNT_SIMT_ORDER": order},
+            capture_output=True, text=True, timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return "does not end"
+    if result.returncode == 0:
+        return "passes"
+    for line in result.stderr.splitlines():
+        if line.startswith("simt: "):
+            return re.split(" at offset| of threads|[,;]",
+                            line.removeprefix("simt: "))[0]
+    return "wrong result"
+
+
+def main():
+    build_folder = pathlib.Path(sys.argv[1]).resolve()
+    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
+    mutants = json.loads(pathlib.Path(__file__).with_name("mutants.json")
+                         .read_text(encoding="utf-8"))
+    found = 0
+    print("| planted bug | " + " | ".join(ORDERS) + " |")
+    print("|---|" + "---|" * len(ORDERS))
+    mutants = [m for m in mutants if wanted in m["name"]]
+    for mutant in mutants:
+        with tempfile.TemporaryDirectory() as folder:
+            program = build(mutant, build_folder, pathlib.Path(folder))
+            verdicts = [verdict(program, order) for order in ORDERS]
+        found += any(v != "passes" for v in verdicts)
+        print(f"| {mutant['name']} | " + " | ".join(verdicts) + " |",
+              flush=True)
+    print(f"\n{found} of {len(mutants)} found")
+
+
+if __name__ == "__main__":
+    main()
