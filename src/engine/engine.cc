@@ -132,6 +132,7 @@ absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
     const StepPart& part = plan.parts[i];
     const Sequence& sequence = *part.sequence;
     BatchSequence& in = batch.sequences.emplace_back();
+    in.variant = models_[static_cast<size_t>(sequence.model)]->variant.get();
     in.tokens = absl::MakeConstSpan(sequence.tokens)
                     .subspan(static_cast<size_t>(sequence.computed),
                              static_cast<size_t>(part.num_tokens));
@@ -141,6 +142,8 @@ absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
     }
     in.logits_rows = part.logits_rows;
     in.head_gates = news_[i].generation->head_gates();
+    in.statistics = news_[i].generation->statistics();
+    in.statistics_from = news_[i].generation->statistics_from();
   }
   const EngineModel& model = *models_[static_cast<size_t>(plan.model)];
   return model.model->Forward(batch, arena_->data());

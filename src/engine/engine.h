@@ -41,10 +41,14 @@ struct EngineOptions {
   PrefixHashKey prefix_key = {};
 };
 
-// A model as the engine runs it.
+// A model as the engine runs it: with weights of its own, or as a variant of
+// one that has.
 struct EngineModel {
   std::string name;
-  std::unique_ptr<Model> model;
+  // The weights. Who shares them with a model of the engine is its variant, and
+  // runs in the same steps.
+  std::shared_ptr<Model> model;
+  std::shared_ptr<const Variant> variant = nullptr;  // null: all their heads
   std::shared_ptr<const Tokenizer> tokenizer;
   int32_t max_context = 0;     // prompt and generated tokens of a sequence
   int32_t max_concurrent = 0;  // running sequences; 0: no limit
@@ -52,8 +56,14 @@ struct EngineModel {
   // EngineOptions::step_tokens.
   int32_t max_logits_rows = 256;
   PoolQuota quota = {};
-  double share = 1;      // weight of its turn on the device
+  double share = 1;      // weight of its turn on the device; a variant's: its
+                         // base's, whose turns are its own
   uint64_t load_id = 0;  // see Request::load_id
+
+  // The heads that it runs, and their pages.
+  const Variant& heads() const {
+    return variant != nullptr ? *variant : *model->whole();
+  }
 };
 
 // Counts at one moment, consistent with each other.
@@ -69,6 +79,11 @@ struct EngineSnapshot {
     uint64_t preemptions = 0;
   };
   std::vector<PerModel> models;  // by index; those removed are zero
+  // Null where the snapshot is older than the model.
+  const PerModel* model(int index) const {
+    const auto i = static_cast<size_t>(index);
+    return i < models.size() ? &models[i] : nullptr;
+  }
   PoolBytes pool;
   int64_t pool_capacity = 0;
   int64_t queued_tokens = 0;
@@ -114,13 +129,15 @@ class Engine {
   // the lowest that is free. `model` was loaded on the engine's backend.
   // InvalidArgument when a block of it does not fit a slab of the pool,
   // ResourceExhausted when the pool is too small for it beside the others; see
-  // Scheduler::AddModel. Blocks until the step thread has taken it.
+  // Scheduler::AddModel. FailedPrecondition for a variant whose base is not
+  // there or is being removed. Blocks until the step thread has taken it.
   virtual absl::StatusOr<int> AddModel(EngineModel model) = 0;
   // Refuses further requests of the model, lets those that it has end until
   // `deadline` and ends the others with UNAVAILABLE; returns how many. Its
   // index is free then, and its memory goes back with the last pointer to it.
-  // CHECKs that it is there and no other thread removes it.
-  virtual int RemoveModel(int index, absl::Time deadline) = 0;
+  // FailedPrecondition, and nothing has changed, while it has variants; names
+  // them. CHECKs that it is there and no other thread removes it.
+  virtual absl::StatusOr<int> RemoveModel(int index, absl::Time deadline) = 0;
   // Null where there is none.
   virtual std::shared_ptr<const EngineModel> model(int index) const = 0;
 

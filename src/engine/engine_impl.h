@@ -31,7 +31,7 @@ class EngineImpl final : public Engine {
   void Start() override;
   void Stop() override;
   absl::StatusOr<int> AddModel(EngineModel model) override;
-  int RemoveModel(int index, absl::Time deadline) override;
+  absl::StatusOr<int> RemoveModel(int index, absl::Time deadline) override;
   std::shared_ptr<const EngineModel> model(int index) const override {
     return mailbox_.Find(index).model;
   }
@@ -48,6 +48,7 @@ class EngineImpl final : public Engine {
   // Between two steps, wherever those run.
   void Do(const std::function<void()>& errand);
   absl::StatusOr<int> Take(std::shared_ptr<const EngineModel> model);
+  absl::Status Close(int index);
   void OpenModels();
   StepEvents TakeMail();
   void Attend(const StepPlan& plan, absl::Time now);
@@ -70,6 +71,7 @@ class EngineImpl final : public Engine {
   BlockPool pool_;
   Scheduler scheduler_;
   std::vector<std::shared_ptr<const EngineModel>> models_;  // null: removed
+  std::set<int> closed_;   // models that take no more requests or variants
   std::set<int> leaving_;  // models whose requests are to end
   int ended_leaving_ = 0;  // requests that were
   std::map<RequestId, std::unique_ptr<Generation>> generations_;

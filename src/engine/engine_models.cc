@@ -1,8 +1,11 @@
 // The models of an engine: how they come and go while others run, and what is
 // taken for them.
 #include <algorithm>
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/check.h"
 #include "engine/engine_impl.h"
 
@@ -12,19 +15,29 @@ namespace {
 // The queue's default bound in tokens, in pools.
 constexpr int64_t kQueuedPools = 4;
 
-SchedulerModel ForScheduler(const EngineModel& model) {
+// base: its index, or -1.
+SchedulerModel ForScheduler(const EngineModel& model, int base) {
   SchedulerModel out{.groups = {},
                      .quota = model.quota,
                      .max_context = model.max_context,
                      .max_concurrent = model.max_concurrent,
                      .max_logits_rows = model.max_logits_rows,
+                     .base = base,
                      .share = model.share};
-  const std::vector<KvGeometry>& geometries = model.model->geometries();
+  const std::vector<KvGeometry>& geometries = model.heads().geometries();
   for (size_t i = 0; i < geometries.size(); ++i) {
     out.groups.push_back({geometries[i].block_bytes(),
-                          model.model->layout().groups()[i].retention});
+                          model.heads().layout().groups()[i].retention});
   }
   return out;
+}
+
+// Whether `rows`, if there are any, have a place for each token to score.
+bool RowsFit(const LogprobRows* rows, const Request& request, int32_t vocab) {
+  return rows == nullptr ||
+         (request.continuations.size() == 1 &&
+          rows->vocab == static_cast<size_t>(vocab) &&
+          rows->places() == request.continuations.front().size());
 }
 
 }  // namespace
@@ -41,7 +54,19 @@ absl::StatusOr<int> EngineImpl::AddModel(EngineModel model) {
 }
 
 absl::StatusOr<int> EngineImpl::Take(std::shared_ptr<const EngineModel> model) {
-  absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model));
+  int base = -1;
+  if (model->variant != nullptr) {
+    for (size_t i = 0; i < models_.size(); ++i) {
+      const EngineModel* const other = models_[i].get();
+      if (other == nullptr || other->variant != nullptr) continue;
+      if (other->model == model->model) base = static_cast<int>(i);
+    }
+    if (base < 0 || closed_.contains(base)) {
+      return absl::FailedPreconditionError(
+          "the model whose weights it shares is not loaded");
+    }
+  }
+  absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model, base));
   if (!index.ok()) return index;
   const auto slot = static_cast<size_t>(*index);
   if (slot >= models_.size()) models_.resize(slot + 1);
@@ -50,8 +75,31 @@ absl::StatusOr<int> EngineImpl::Take(std::shared_ptr<const EngineModel> model) {
   return index;
 }
 
-int EngineImpl::RemoveModel(int index, absl::Time deadline) {
+// On the step thread, so that no variant can come meanwhile.
+absl::Status EngineImpl::Close(int index) {
+  CHECK(models_.at(static_cast<size_t>(index)) != nullptr) << index;
+  const EngineModel& model = *models_[static_cast<size_t>(index)];
+  std::vector<std::string> variants;
+  for (const auto& other : models_) {
+    if (other == nullptr || other->variant == nullptr) continue;
+    if (model.variant == nullptr && other->model == model.model) {
+      variants.push_back(absl::StrCat("'", other->name, "'"));
+    }
+  }
+  if (!variants.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("it has variants: ", absl::StrJoin(variants, ", "),
+                     "; unload them first"));
+  }
+  closed_.insert(index);
   mailbox_.CloseModel(index);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> EngineImpl::RemoveModel(int index, absl::Time deadline) {
+  absl::Status closed;
+  Do([&] { closed = Close(index); });
+  if (!closed.ok()) return closed;
   mailbox_.AwaitIdle(index, deadline);
   // Whatever came before it was closed is in the same mail or an earlier one.
   int ended = 0;
@@ -64,6 +112,7 @@ int EngineImpl::RemoveModel(int index, absl::Time deadline) {
   Do([&] {
     ended = ended_leaving_;
     leaving_.erase(index);
+    closed_.erase(index);
     scheduler_.RemoveModel(index);
     removed = std::move(models_[static_cast<size_t>(index)]);
     OpenModels();
@@ -75,8 +124,9 @@ int EngineImpl::RemoveModel(int index, absl::Time deadline) {
 void EngineImpl::OpenModels() {
   std::vector<OpenModel> open(models_.size());
   for (size_t i = 0; i < models_.size(); ++i) {
-    if (models_[i] == nullptr) continue;
-    open[i] = {models_[i], scheduler_.limits(static_cast<int>(i))};
+    const int index = static_cast<int>(i);
+    if (models_[i] == nullptr || closed_.contains(index)) continue;
+    open[i] = {models_[i], scheduler_.limits(index)};
   }
   mailbox_.SetModels(std::move(open), MakeQueueLimits());
   mailbox_.Publish(Counts(), rate_);
@@ -95,6 +145,9 @@ absl::StatusOr<RequestId> EngineImpl::Submit(
         static_cast<int64_t>(request.head_gates.size()) ==
             model.model->layout().dense_query_heads())
       << request.head_gates.size() << " gates";
+  const int32_t vocab = model.model->config().vocab;
+  CHECK(RowsFit(request.kept_rows.get(), request, vocab) &&
+        RowsFit(request.reference_rows.get(), request, vocab));
   const absl::Status fits = CheckFits(open.limits, request);
   if (!fits.ok()) return fits;
   const absl::Time now = clock_->Now();

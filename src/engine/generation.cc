@@ -51,6 +51,10 @@ Generation::Generation(const Request& request,
       sampling_(request.sampling),
       head_gates_(request.head_gates),
       first_scored_(FirstTokens(request.continuations)),
+      kept_rows_(request.kept_rows),
+      reference_rows_(request.reference_rows),
+      statistics_(request.statistics),
+      statistics_from_(request.statistics_skip),
       stop_ids_(StopIds(request.sampling, eos_ids)),
       biases_(Biases(request.sampling.logit_bias)),
       sink_(std::move(sink)),
@@ -97,6 +101,9 @@ SampleRow Generation::ScoreRow(const Sequence& sequence, int32_t index) const {
     row.scored =
         tokens.subspan(static_cast<size_t>(index - sequence.prompt_tokens), 1);
   }
+  const auto place = static_cast<size_t>(index - sequence.prompt_tokens);
+  if (kept_rows_ != nullptr) row.kept = kept_rows_->Row(place);
+  if (reference_rows_ != nullptr) row.reference = reference_rows_->Row(place);
   return row;
 }
 
@@ -123,6 +130,8 @@ StepResult Generation::Take(const StepPart& part,
                             absl::Span<const SampleResult> results,
                             absl::Time now) {
   const Sequence& sequence = *part.sequence;
+  statistics_from_ =
+      std::max(statistics_from_, sequence.computed + part.num_tokens);
   for (const SampleResult& result : results) {
     if (!result.finite) {
       End(EndCause::kError,
@@ -159,6 +168,9 @@ StepResult Generation::Take(const StepPart& part,
 void Generation::TakeScores(const Sequence& sequence,
                             const SampleResult& result) {
   if (result.scored.empty()) return;
+  if (reference_rows_ != nullptr) {
+    scores_.divergences.push_back(result.divergence);
+  }
   if (scores_.logprobs.front().empty()) {
     for (size_t i = 0; i < result.scored.size(); ++i) {
       scores_.logprobs[i].push_back(result.scored[i]);

@@ -40,6 +40,9 @@ class Generation {
   int model() const { return model_; }
   // See Request.
   absl::Span<const float> head_gates() const { return head_gates_; }
+  HeadStatistics* statistics() const { return statistics_.get(); }
+  // The first position that they have not counted, also after a preemption.
+  int32_t statistics_from() const { return statistics_from_; }
 
   // Adds what is to be scored or drawn from the logits of `part`, the first of
   // which is row `first_row` of the step. The rows' spans are valid until Take.
@@ -71,8 +74,12 @@ class Generation {
   const SamplingParams sampling_;
   const std::vector<float> head_gates_;
   const std::vector<int32_t> first_scored_;  // [continuation] its first token
-  const std::vector<int32_t> stop_ids_;      // end of text included
-  const std::vector<TokenBias> biases_;      // by rising id
+  const std::shared_ptr<LogprobRows> kept_rows_;  // see Request
+  const std::shared_ptr<const LogprobRows> reference_rows_;
+  const std::shared_ptr<HeadStatistics> statistics_;
+  int32_t statistics_from_;
+  const std::vector<int32_t> stop_ids_;  // end of text included
+  const std::vector<TokenBias> biases_;  // by rising id
   const std::shared_ptr<RequestSink> sink_;
 
   // A function of the sequence's tokens, like all that a draw depends on. Empty

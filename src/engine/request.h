@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,8 +11,11 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace headcount {
+
+class HeadStatistics;
 
 using RequestId = uint64_t;  // given by the engine, never reused
 
@@ -39,6 +43,23 @@ struct SamplingParams {
   int32_t top_logprobs = 0;  // and of so many alternatives
 };
 
+// Log-probabilities of the whole vocabulary at places of a text.
+struct LogprobRows {
+  LogprobRows(size_t places, size_t its_vocab)
+      : vocab(its_vocab), values(places * its_vocab) {}
+
+  size_t places() const { return values.size() / vocab; }
+  absl::Span<float> Row(size_t place) {
+    return absl::MakeSpan(values).subspan(place * vocab, vocab);
+  }
+  absl::Span<const float> Row(size_t place) const {
+    return absl::MakeConstSpan(values).subspan(place * vocab, vocab);
+  }
+
+  const size_t vocab;         // over 0
+  std::vector<float> values;  // [place][vocab]
+};
+
 struct Request {
   int model = 0;                // index in the engine
   uint64_t load_id = 0;         // EngineModel::load_id of the one that is meant
@@ -60,6 +81,21 @@ struct Request {
   // output projection: [layer][query head] of the unpruned model, in one list.
   // Empty: all 1.
   std::vector<float> head_gates;
+
+  // Both with a single continuation only; a place for each of its tokens, over
+  // the model's vocabulary. The caller, who made them, bounds their memory: it
+  // does not count as the request's.
+  //
+  // Filled by the engine until it calls OnScores.
+  std::shared_ptr<LogprobRows> kept_rows = nullptr;
+  // Rows that another request has filled, to be compared with this one's.
+  std::shared_ptr<const LogprobRows> reference_rows = nullptr;
+
+  // Where what the model's heads put out is added, for each computed token but
+  // the first `statistics_skip`, once; made for the heads that the model runs.
+  // The step thread's until OnEnd.
+  std::shared_ptr<HeadStatistics> statistics = nullptr;
+  int32_t statistics_skip = 0;
 };
 
 // Memory that the request holds while it waits, about.
@@ -90,6 +126,9 @@ struct Output {
 struct Scores {
   // [continuation][its tokens], each token given all before it.
   std::vector<std::vector<float>> logprobs;
+  // [token of the continuation] KL(reference_rows || this request's), in nats;
+  // empty without a reference.
+  std::vector<double> divergences = {};
 };
 
 // Every accepted request ends exactly once, in one of these ways.

@@ -152,10 +152,13 @@ void Scheduler::PlanLane(Lane* lane, StepPlan* plan) {
     for (const auto& [id, sequence] : lane->running) {
       if (sequence->decoding() != decoding) continue;
       if (!HasBlocksFor(*sequence, sequence->length())) continue;
-      AddPart(sequence, &budget, plan);
+      AddPart(sequence, Chunk(*sequence, budget), &budget, plan);
     }
   }
   if (!preempted) AdmitWaiting(lane, &budget, plan);
+  for (size_t i = 0; i < plan->parts.size() && budget.tokens > 0; ++i) {
+    FillPart(&plan->parts[i], planned_[i], budget.tokens, &budget, plan);
+  }
 }
 
 // Returns whether a sequence was preempted. A sequence may stay without room:
@@ -180,16 +183,34 @@ bool Scheduler::GrowRunning(Lane* lane) {
   return preemptions_ != before;
 }
 
-void Scheduler::AddPart(Sequence* sequence, Budget* budget, StepPlan* plan) {
-  const int32_t tokens =
-      std::min(budget->tokens, sequence->TokensWithin(budget->rows));
-  if (tokens == 0) return;
-  const int32_t rows = sequence->LogitsRows(tokens);
-  budget->tokens -= tokens;
-  budget->rows -= rows;
-  (sequence->decoding() ? plan->decode_tokens : plan->prefill_tokens) += tokens;
-  plan->parts.push_back({sequence, tokens, rows});
+int32_t Scheduler::Chunk(const Sequence& sequence, const Budget& budget) const {
+  const bool is_long =
+      sequence.remaining() / kLongPromptSteps > options_.step_tokens;
+  return is_long ? (budget.tokens + 1) / 2 : budget.tokens;
+}
+
+void Scheduler::AddPart(Sequence* sequence, int32_t most_tokens, Budget* budget,
+                        StepPlan* plan) {
+  StepPart part{.sequence = sequence};
+  FillPart(&part, sequence, most_tokens, budget, plan);
+  if (part.num_tokens == 0) return;
+  plan->parts.push_back(part);
   planned_.push_back(sequence);
+}
+
+// Gives a part up to `most_tokens` more.
+void Scheduler::FillPart(StepPart* part, Sequence* sequence,
+                         int32_t most_tokens, Budget* budget, StepPlan* plan) {
+  const int32_t tokens =
+      std::min(part->num_tokens + most_tokens,
+               sequence->TokensWithin(budget->rows + part->logits_rows));
+  const int32_t rows = sequence->LogitsRows(tokens);
+  budget->tokens -= tokens - part->num_tokens;
+  budget->rows -= rows - part->logits_rows;
+  (sequence->decoding() ? plan->decode_tokens : plan->prefill_tokens) +=
+      tokens - part->num_tokens;
+  part->num_tokens = tokens;
+  part->logits_rows = rows;
 }
 
 SchedulerStats Scheduler::Stats() const {

@@ -14,16 +14,19 @@
 //      plan is for one of them, a model and its variants;
 //   3. running sequences get the block that their next token needs;
 //   4. sequences that decode take their token of the budget, then those in the
-//      middle of their prompt take chunks of it, oldest first;
+//      middle of their prompt take chunks of it, oldest first. A long prompt
+//      takes half of what is left, so that nobody waits for its end;
 //   5. waiting sequences are admitted, in the order of FairQueue, on blocks for
 //      all their tokens plus a watermark. What the prefix cache has of them is
-//      not computed again.
+//      not computed again;
+//   6. what is left of the budget goes to the long prompts after all.
 //
 // When blocks are short, what only the prefix cache holds goes first
 // (BlockPool::EvictionChoice). Then the newest running sequence of the lowest
 // priority is preempted: it loses its blocks, which the cache keeps while it
 // can, and waits. A model below its floor takes from models above theirs, for
-// waiting sequences too; others take from their own and from what is borrowed.
+// a waiting sequence too if that lets it in; others take from their own and
+// from what is borrowed.
 //
 // In a group with a window, a sequence gives blocks back, after each step, that
 // its next token does not see. "Blocks for all their tokens" are then as many
@@ -150,6 +153,8 @@ struct SchedulerStats {
 class Scheduler {
  public:
   static constexpr int32_t kMaxPreemptions = 3;
+  // Full steps that a prompt has left, from which on it is a long one.
+  static constexpr int32_t kLongPromptSteps = 4;
 
   Scheduler(const SchedulerOptions& options, BlockPool* pool);
   ~Scheduler();
@@ -233,7 +238,12 @@ class Scheduler {
   void End(RequestId id);
   void PlanLane(Lane* lane, StepPlan* plan);
   bool GrowRunning(Lane* lane);
-  void AddPart(Sequence* sequence, Budget* budget, StepPlan* plan);
+  // What a sequence may take of the budget while others wait for some.
+  int32_t Chunk(const Sequence& sequence, const Budget& budget) const;
+  void AddPart(Sequence* sequence, int32_t most_tokens, Budget* budget,
+               StepPlan* plan);
+  void FillPart(StepPart* part, Sequence* sequence, int32_t most_tokens,
+                Budget* budget, StepPlan* plan);
   void CommitPart(Sequence* sequence, const StepPart& part,
                   const StepResult& result);
 
@@ -261,6 +271,8 @@ class Scheduler {
   // Whether nothing is missing, of what it may hold at once.
   bool HasBlocksFor(const Sequence& sequence, int32_t num_tokens) const;
   void TakeBackFloor(const Sequence& waiting);
+  std::set<int64_t> KeptSlabs(int model) const;
+  const Sequence* OldestRunning() const;  // null: nothing runs
   Sequence* VictimFor(int model) const;
   Sequence* VictimFor(int model, bool own_too) const;
   void Preempt(Sequence* sequence);

@@ -1,6 +1,5 @@
 // Who is let in, and what the prefix cache spares it.
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <tuple>
 
@@ -17,7 +16,7 @@ void Scheduler::AdmitWaiting(Lane* lane, Budget* budget, StepPlan* plan) {
     Sequence* const sequence = NextWaiting(*lane);
     if (sequence == nullptr) return;
     if (Admit(sequence)) {
-      AddPart(sequence, budget, plan);
+      AddPart(sequence, Chunk(*sequence, *budget), budget, plan);
     } else {
       StateOf(*sequence).short_of_blocks = true;
     }
@@ -72,25 +71,19 @@ bool Scheduler::Admit(Sequence* sequence) {
   return true;
 }
 
-// Takes what the prefix cache has of the sequence's first tokens.
+// Takes what the prefix cache has of the sequence's first tokens. Who shares
+// has one group (AddModel).
 void Scheduler::Reuse(Sequence* sequence) {
   if (!sequence->shares_prefix) return;
-  const ModelState& its_model = StateOf(*sequence);
-  int64_t blocks = sequence->reusable_tokens() / kBlockTokens;
+  const int64_t blocks = sequence->reusable_tokens() / kBlockTokens;
   ExtendHashes(sequence, blocks);
-  std::vector<std::vector<BlockRef>> found;
-  for (const GroupId group : its_model.pool.groups) {
-    found.push_back(
-        cache_.Match(group, absl::MakeConstSpan(sequence->hashes)
-                                .first(static_cast<size_t>(blocks))));
-    blocks = static_cast<int64_t>(found.back().size());
-  }
-  for (size_t i = 0; i < found.size(); ++i) {
-    found[i].resize(static_cast<size_t>(blocks));
-    sequence->tables[i].Append(std::move(found[i]));
-  }
-  sequence->computed = static_cast<int32_t>(blocks * kBlockTokens);
-  sequence->published_blocks = blocks;
+  std::vector<BlockRef> found = cache_.Match(
+      StateOf(*sequence).pool.groups.front(),
+      absl::MakeConstSpan(sequence->hashes).first(static_cast<size_t>(blocks)));
+  sequence->published_blocks = static_cast<int64_t>(found.size());
+  sequence->computed =
+      static_cast<int32_t>(sequence->published_blocks * kBlockTokens);
+  sequence->tables.front().Append(std::move(found));
 }
 
 void Scheduler::CountAdmission(Sequence* sequence) {
@@ -106,15 +99,12 @@ void Scheduler::CountAdmission(Sequence* sequence) {
 // Lets others find the blocks that are full and computed by now.
 void Scheduler::Publish(Sequence* sequence) {
   if (!sequence->shares_prefix) return;
-  const ModelState& its_model = StateOf(*sequence);
+  const GroupId group = StateOf(*sequence).pool.groups.front();
   const int64_t blocks = sequence->lasting_tokens() / kBlockTokens;
   ExtendHashes(sequence, blocks);
   for (int64_t i = sequence->published_blocks; i < blocks; ++i) {
-    for (size_t g = 0; g < sequence->tables.size(); ++g) {
-      cache_.Publish(its_model.pool.groups[g],
-                     sequence->hashes[static_cast<size_t>(i)],
-                     sequence->tables[g].block(i));
-    }
+    cache_.Publish(group, sequence->hashes[static_cast<size_t>(i)],
+                   sequence->tables.front().block(i));
   }
   sequence->published_blocks = std::max(sequence->published_blocks, blocks);
 }
@@ -155,10 +145,10 @@ bool Scheduler::OlderIsShortOfBlocks(const Sequence& sequence) const {
 bool Scheduler::BelowWatermark(const Sequence& sequence) const {
   const std::vector<GroupId>& groups = StateOf(sequence).pool.groups;
   for (size_t i = 0; i < groups.size(); ++i) {
-    const auto total = static_cast<double>(pool_->TotalBlocks(groups[i]));
     const int64_t left = pool_->ReachableBlocks(groups[i]) -
                          MissingBlocks(sequence, i, TokensToAdmit(sequence));
-    if (static_cast<double>(left) < std::ceil(options_.watermark * total)) {
+    if (left <
+        WatermarkBlocks(options_.watermark, pool_->TotalBlocks(groups[i]))) {
       return true;
     }
   }

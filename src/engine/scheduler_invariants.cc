@@ -1,4 +1,5 @@
 // What always holds between the calls of a Scheduler.
+#include <algorithm>
 #include <cstdint>
 #include <map>
 
@@ -76,7 +77,8 @@ void Scheduler::CheckBlocks() const {
     CheckTables(*sequence);
     for (size_t i = 0; i < sequence->tables.size(); ++i) {
       const BlockTable& table = sequence->tables[i];
-      for (int64_t j = table.num_holes(); j < table.num_entries(); ++j) {
+      for (int64_t j = 0; j < table.num_entries(); ++j) {
+        if (table.IsHole(j)) continue;
         const BlockRef& block = table.block(j);
         CHECK(pool_->GroupAt(block.offset()) == its_model.pool.groups[i]);
         Owned& owned = blocks[block.offset()];
@@ -113,12 +115,14 @@ void Scheduler::CheckTables(const Sequence& sequence) const {
     }
     CHECK(table.num_blocks() <= its_model.limits.most_blocks[i]) << sequence.id;
     CHECK(table.num_holes() ==
-          retention.FirstSeen(sequence.computed) / kBlockTokens)
+          std::max<int64_t>(
+              0, (retention.FirstSeen(sequence.computed) - retention.sink)) /
+              kBlockTokens)
         << sequence.id;
     for (int64_t entry = 0; entry < table.num_entries(); ++entry) {
       const bool hole =
           table.offsets()[static_cast<size_t>(entry)] == BlockTable::kHole;
-      CHECK(hole == (entry < table.num_holes())) << sequence.id;
+      CHECK(hole == table.IsHole(entry)) << sequence.id;
     }
   }
 }

@@ -53,19 +53,50 @@ bool Scheduler::HasBlocksFor(const Sequence& sequence,
   return true;
 }
 
-// Preempts what has borrowed from the floor that the sequence needs.
+// Preempts what has borrowed from the floor that the sequence needs, if that
+// lets it in.
 void Scheduler::TakeBackFloor(const Sequence& waiting) {
   const PoolModel& pool = StateOf(waiting).pool;
-  if (pool_->FloorSlabs(pool.id) < 0) return;
-  const std::vector<int64_t> missing =
-      MissingBlocks(waiting, TokensToAdmit(waiting));
-  while (
-      pool_->ReachableSlabs(pool.id) <
-      std::min(pool_->NeededSlabs(pool, missing), pool_->FloorSlabs(pool.id))) {
-    Sequence* const victim = VictimFor(waiting.model, /*own_too=*/false);
-    if (victim == nullptr) return;
-    Preempt(victim);
+  if (!WithinFloor(waiting)) return;
+  const int64_t needed =
+      pool_->NeededSlabs(pool, MissingBlocks(waiting, TokensToAdmit(waiting)));
+  if (pool_->ReachableSlabs(pool.id) >= needed) return;
+  if (pool_->ReachableSlabs(pool.id, KeptSlabs(waiting.model)) < needed) return;
+  while (pool_->ReachableSlabs(pool.id) < needed) {
+    Preempt(VictimFor(waiting.model, /*own_too=*/false));
   }
+}
+
+// The slabs that would still have used blocks if all were preempted that the
+// model may take a floor back from.
+std::set<int64_t> Scheduler::KeptSlabs(int model) const {
+  const Sequence* const oldest = OldestRunning();
+  std::set<int64_t> kept;
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr) continue;
+    for (const auto& [id, sequence] : lane->running) {
+      if (sequence != oldest && !sequence->reserves &&
+          sequence->model != model) {
+        continue;
+      }
+      for (const BlockTable& table : sequence->tables) {
+        for (int64_t i = table.num_holes(); i < table.num_entries(); ++i) {
+          kept.insert(table.block(i).offset() / pool_->slab_bytes());
+        }
+      }
+    }
+  }
+  return kept;
+}
+
+const Sequence* Scheduler::OldestRunning() const {
+  const Sequence* oldest = nullptr;
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr || lane->running.empty()) continue;
+    const Sequence* const first = lane->running.begin()->second;
+    if (oldest == nullptr || first->id < oldest->id) oldest = first;
+  }
+  return oldest;
 }
 
 // Whom to preempt so that a running sequence of the model can go on, or null.
@@ -81,12 +112,7 @@ Sequence* Scheduler::VictimFor(int model) const {
 // have, and may be preempted.
 Sequence* Scheduler::VictimFor(int model, bool own_too) const {
   const PoolModelId taker = state(model).pool.id;
-  const Sequence* oldest = nullptr;
-  for (const auto& lane : lanes_) {
-    if (lane == nullptr || lane->running.empty()) continue;
-    const Sequence* const first = lane->running.begin()->second;
-    if (oldest == nullptr || first->id < oldest->id) oldest = first;
-  }
+  const Sequence* const oldest = OldestRunning();
   Sequence* victim = nullptr;
   for (const auto& lane : lanes_) {
     if (lane == nullptr) continue;
@@ -151,7 +177,7 @@ bool Scheduler::HoldsWindows(const Sequence& sequence) const {
   for (size_t i = 0; i < sequence.tables.size(); ++i) {
     const Retention& retention = model.groups[i].retention;
     if (retention.full()) continue;
-    if (sequence.tables[i].num_holes() * kBlockTokens >
+    if (sequence.tables[i].holes_end_token() >
         retention.FirstSeen(sequence.computed)) {
       return false;
     }
@@ -166,7 +192,7 @@ void Scheduler::SlideWindows(Sequence* sequence) {
     const Retention& retention = model.groups[i].retention;
     if (retention.full()) continue;
     sequence->tables[i].Slide(retention.FirstSeen(sequence->computed),
-                              TokensToAdmit(*sequence));
+                              TokensToAdmit(*sequence), retention.sink);
   }
 }
 

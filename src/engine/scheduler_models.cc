@@ -112,7 +112,7 @@ SequenceLimits Scheduler::LimitsOf(const ModelState& model) const {
     for (size_t i = 0; i < limits.most_blocks.size(); ++i) {
       const int64_t blocks = std::min(entries, limits.most_blocks[i]);
       const int64_t per_slab =
-          pool_->slab_bytes() / model.model.groups[i].block_bytes;
+          BlocksPerSlab(pool_->slab_bytes(), model.model.groups[i].block_bytes);
       needed += (blocks + per_slab - 1) / per_slab;
     }
     return needed <= slabs;

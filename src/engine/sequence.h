@@ -84,9 +84,11 @@ struct Sequence {
     return continuations.empty() ? computed : std::min(computed, prompt_tokens);
   }
   // Tokens whose K and V may come from elsewhere: all but those that logits are
-  // still needed of.
+  // still needed of, and of those that last, since a block that others have too
+  // must not be written again.
   int32_t reusable_tokens() const {
-    return std::min(next_logits, length() - 1);
+    const int32_t needed = std::min(next_logits, length() - 1);
+    return continuations.empty() ? needed : std::min(needed, prompt_tokens);
   }
 
  private:

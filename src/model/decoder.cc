@@ -32,9 +32,12 @@ void CheckSequence(const BatchSequence& sequence, const ModelConfig& config,
           sequence.past + num_tokens)
         << blocks.size() << " blocks for " << sequence.past << " + "
         << num_tokens << " tokens";
-    const int64_t first = groups[group].retention.FirstSeen(sequence.past);
+    const Retention& retention = groups[group].retention;
+    const int64_t first = retention.FirstSeen(sequence.past);
     CHECK(blocks[static_cast<size_t>(first / kBlockTokens)] >= 0)
         << "token " << first << " has been given back";
+    CHECK(retention.sink == 0 || blocks[0] >= 0)
+        << "the sink has been given back";
   }
   for (int32_t token : sequence.tokens) {
     CHECK(token >= 0 && token < config.vocab) << "token " << token;
@@ -60,15 +63,10 @@ Decoder::Decoder(const DecoderParts& parts, int32_t max_rows,
       max_rows_(max_rows),
       max_logits_rows_(max_logits_rows),
       rope_(MakeRope(parts.config->rope, parts.config->head_dim)) {
-  const HeadLayout& layout = *parts.layout;
-  plans_.resize(static_cast<size_t>(layout.num_layer_classes()));
-  class_layer_.resize(plans_.size());
   int64_t query_heads = 0;
-  for (size_t layer = 0; layer < layout.layers().size(); ++layer) {
-    class_layer_[static_cast<size_t>(layout.layer_class()[layer])] = layer;
+  for (const LayerHeads& heads : parts.whole->layout().layers()) {
     query_heads_below_.push_back(query_heads);
-    query_heads +=
-        static_cast<int64_t>(layout.layers()[layer].query_heads.size());
+    query_heads += static_cast<int64_t>(heads.query_heads.size());
   }
 }
 
@@ -129,19 +127,24 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
   block_offsets_.clear();
   head_gates_.clear();
   logits_row_indices_.clear();
+  variants_.clear();
+  counted_.clear();
   if (sequences_.size() < batch.sequences.size()) {
     sequences_.resize(batch.sequences.size());
   }
   for (size_t s = 0; s < batch.sequences.size(); ++s) {
     const BatchSequence& from = batch.sequences[s];
-    CheckSequence(from, *parts_.config, parts_.layout->groups());
     StepSequence& to = sequences_[s];
+    to.variant = VariantIndex(from.variant);
+    const Variant& variant = *variants_[static_cast<size_t>(to.variant)];
+    CheckSequence(from, *parts_.config, variant.layout().groups());
     to.first_row = static_cast<int32_t>(tokens_.size());
     to.num_rows = static_cast<int32_t>(from.tokens.size());
     to.past = from.past;
     to.gates_begin =
         from.head_gates.empty() ? -1 : static_cast<int64_t>(head_gates_.size());
     AddGates(from.head_gates);
+    AddCounted(from, to);
     to.block_begin.clear();
     for (const absl::Span<const int64_t>& blocks : from.blocks) {
       to.block_begin.push_back(static_cast<int64_t>(block_offsets_.size()));
@@ -162,25 +165,61 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
       << max_logits_rows_;
   const auto sequences =
       absl::Span<const StepSequence>(sequences_).first(batch.sequences.size());
-  for (size_t c = 0; c < plans_.size(); ++c) {
-    const LayerHeads& heads = parts_.layout->layers()[class_layer_[c]];
-    if (!heads.has_attention()) continue;
-    PlanAttention(heads, sequences, AttentionPlanOptions{}, &plans_[c]);
-  }
+  PlanLayers(sequences);
+  ListLayers();
   return {.tokens = tokens_,
           .positions = positions_,
           .sequences = sequences,
           .block_offsets = block_offsets_,
           .plans = plans_,
-          .head_gates = head_gates_};
+          .head_gates = head_gates_,
+          .layers = layers_};
+}
+
+int32_t Decoder::VariantIndex(const Variant* variant) {
+  if (variant == nullptr) variant = parts_.whole;
+  const auto found = std::find(variants_.begin(), variants_.end(), variant);
+  const auto index = static_cast<int32_t>(found - variants_.begin());
+  if (found == variants_.end()) variants_.push_back(variant);
+  return index;
+}
+
+void Decoder::PlanLayers(absl::Span<const StepSequence> sequences) {
+  ClassifyLayers();
+  if (plans_.size() < class_layer_.size()) plans_.resize(class_layer_.size());
+  for (size_t c = 0; c < class_layer_.size(); ++c) {
+    layer_heads_.clear();
+    for (const Variant* const variant : variants_) {
+      layer_heads_.push_back(&variant->layout().layers()[class_layer_[c]]);
+    }
+    PlanAttention(layer_heads_, sequences, AttentionPlanOptions{}, &plans_[c]);
+  }
+}
+
+void Decoder::ClassifyLayers() {
+  layer_class_.clear();
+  class_layer_.clear();
+  for (size_t layer = 0; layer < query_heads_below_.size(); ++layer) {
+    const auto alike = [&](size_t other) {
+      return std::all_of(
+          variants_.begin(), variants_.end(), [&](const Variant* variant) {
+            const std::vector<int>& classes = variant->layout().layer_class();
+            return classes[layer] == classes[other];
+          });
+    };
+    const auto found =
+        std::find_if(class_layer_.begin(), class_layer_.end(), alike);
+    layer_class_.push_back(static_cast<int>(found - class_layer_.begin()));
+    if (found == class_layer_.end()) class_layer_.push_back(layer);
+  }
 }
 
 void Decoder::AddGates(absl::Span<const float> gates) {
   if (gates.empty()) return;
   CHECK(static_cast<int64_t>(gates.size()) ==
-        parts_.layout->dense_query_heads())
+        parts_.whole->layout().dense_query_heads())
       << gates.size() << " gates";
-  for (const LayerHeads& layer : parts_.layout->layers()) {
+  for (const LayerHeads& layer : parts_.whole->layout().layers()) {
     for (const int head : layer.query_heads) {
       head_gates_.push_back(gates[static_cast<size_t>(head)]);
     }
@@ -219,27 +258,58 @@ Logits Decoder::Forward(const Batch& batch, void* arena) {
   return logits;
 }
 
+void Decoder::ListLayers() {
+  layers_.clear();
+  layer_variants_.clear();
+  layer_index_.resize(query_heads_below_.size());
+  for (size_t layer = 0; layer < layer_index_.size(); ++layer) {
+    for (const Variant* const variant : variants_) {
+      const LayerSlots& slots = variant->slots()[layer];
+      layer_variants_.push_back({.heads = &variant->layout().layers()[layer],
+                                 .geometries = variant->geometries(),
+                                 .query_slots = slots.query,
+                                 .kv_slots = slots.kv});
+    }
+  }
+  const auto all = absl::MakeConstSpan(layer_variants_);
+  for (size_t layer = 0; layer < layer_index_.size(); ++layer) {
+    if (parts_.weights->layers[layer].qkv == nullptr) continue;
+    layer_index_[layer] = layers_.size();
+    layers_.push_back(LayerOf(
+        layer, all.subspan(layer * variants_.size(), variants_.size())));
+  }
+}
+
+AttentionLayer Decoder::LayerOf(size_t layer,
+                                absl::Span<const VariantLayer> variants) const {
+  const LayerWeights& weights = parts_.weights->layers[layer];
+  const LayerHeads& heads = parts_.whole->layout().layers()[layer];
+  return {.query_heads = static_cast<int>(heads.query_heads.size()),
+          .kv_heads = static_cast<int>(heads.kv_heads.size()),
+          .variants = variants,
+          .layer = static_cast<int>(layer),
+          .layer_class = layer_class_[layer],
+          .query_heads_below = query_heads_below_[layer],
+          .head_dim = parts_.config->head_dim,
+          .q_norm = FloatsOf(weights.q_norm),
+          .k_norm = FloatsOf(weights.k_norm),
+          .norm_epsilon = static_cast<float>(parts_.config->rms_epsilon)};
+}
+
 void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
   const ModelConfig& config = *parts_.config;
   const LayerWeights& weights = parts_.weights->layers[layer];
   Backend& backend = *parts_.backend;
-  const LayerHeads& heads = parts_.layout->layers()[layer];
-  if (!heads.has_attention()) {
+  if (weights.qkv == nullptr) {
     if (weights.constant_out == nullptr) return;
     backend.MatMul(*weights.constant_out, FloatsOf(ones_), rows, nullptr,
                    Backend::MatMulMode::kAdd, FloatsOf(residual_));
     return;
   }
-  const AttentionLayer attention{
-      .heads = &heads,
-      .geometries = parts_.geometries,
-      .layer = static_cast<int>(layer),
-      .layer_class = parts_.layout->layer_class()[layer],
-      .query_heads_below = query_heads_below_[layer],
-      .head_dim = parts_.layout->head_dim(),
-      .q_norm = FloatsOf(weights.q_norm),
-      .k_norm = FloatsOf(weights.k_norm),
-      .norm_epsilon = static_cast<float>(config.rms_epsilon)};
+  const AttentionLayer& attention = layers_[layer_index_[layer]];
+  const AttentionPlan& plan = plans_[static_cast<size_t>(layer_class_[layer])];
+  // No sequence of the step runs a head of it: all that it adds are zeros.
+  if (plan.items.empty() && weights.attention_out_bias == nullptr) return;
   float* const qkv = FloatsOf(wide_);
   float* const attended = FloatsOf(narrow_);
   backend.RmsNorm(FloatsOf(residual_), FloatsOf(weights.attention_norm),
@@ -250,6 +320,7 @@ void Decoder::RunAttention(size_t layer, int64_t rows, void* arena) {
   backend.RotateAndStoreKv(attention, qkv, arena);
   backend.Attention(attention, qkv, arena, attended);
   if (!head_gates_.empty()) backend.GateHeads(attention, attended);
+  if (!counted_.empty()) CountHeads(layer, rows);
   backend.MatMul(*weights.attention_out, attended, rows,
                  FloatsOf(weights.attention_out_bias),
                  Backend::MatMulMode::kAdd, FloatsOf(residual_));

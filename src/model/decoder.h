@@ -15,6 +15,7 @@
 #include "model/batch.h"
 #include "model/model.h"
 #include "model/model_config.h"
+#include "model/variant.h"
 #include "model/weights.h"
 
 namespace headcount {
@@ -22,8 +23,7 @@ namespace headcount {
 // What a decoder computes with; all of it outlives the decoder.
 struct DecoderParts {
   const ModelConfig* config = nullptr;
-  const HeadLayout* layout = nullptr;
-  absl::Span<const KvGeometry> geometries;  // [group]
+  const Variant* whole = nullptr;  // all heads of the weights
   const Weights* weights = nullptr;
   Backend* backend = nullptr;
 };
@@ -48,16 +48,31 @@ class Decoder {
   absl::StatusOr<std::unique_ptr<Buffer>> Floats(int64_t rows, int64_t cols);
   // Fills the vectors below from `batch`.
   StepInputs BuildStep(const Batch& batch);
-  // Appends those of kept heads to head_gates_.
+  // The place of `variant` in variants_, where it is then.
+  int32_t VariantIndex(const Variant* variant);
+  // Appends those of the weights' heads to head_gates_.
   void AddGates(absl::Span<const float> gates);
+  void PlanLayers(absl::Span<const StepSequence> sequences);
+  void ClassifyLayers();
+  void ListLayers();
+  AttentionLayer LayerOf(size_t layer,
+                         absl::Span<const VariantLayer> variants) const;
   void RunAttention(size_t layer, int64_t rows, void* arena);
   void RunFeedForward(size_t layer, int64_t rows);
+
+  // decoder_statistics.cc.
+  // The rows of `sequence` whose heads are looked at.
+  void AddCounted(const BatchSequence& sequence, const StepSequence& rows);
+  // Adds what the heads of a layer have put out, before its projection.
+  void CountHeads(size_t layer, int64_t rows);
+  // Tells `statistics` the projection of the heads in `slots`.
+  void TellProjection(size_t layer, absl::Span<const int> slots,
+                      HeadStatistics* statistics);
 
   const DecoderParts parts_;
   const int32_t max_rows_;
   const int32_t max_logits_rows_;
   const Rope rope_;
-  std::vector<size_t> class_layer_;  // [layer class] a layer of that class
   std::vector<int64_t> query_heads_below_;  // [layer] kept in those before
 
   // Workspaces, float32.
@@ -75,7 +90,22 @@ class Decoder {
   std::vector<StepSequence> sequences_;  // at least the batch's; reused
   std::vector<int64_t> block_offsets_;
   std::vector<float> head_gates_;  // of kept heads; empty: no sequence has any
-  std::vector<AttentionPlan> plans_;         // [layer class]
+  struct Counted {
+    HeadStatistics* to = nullptr;
+    int32_t first_row = 0;
+    int32_t num_rows = 0;
+    size_t variant = 0;  // in variants_
+  };
+  std::vector<Counted> counted_;              // mostly empty
+  std::vector<const Variant*> variants_;      // of its sequences, each once
+  std::vector<VariantLayer> layer_variants_;  // [layer, variant]
+  std::vector<AttentionLayer> layers_;        // those that have attention
+  std::vector<size_t> layer_index_;           // [layer] -> layers_
+  // Layers that are alike in every variant of the step share a plan.
+  std::vector<int> layer_class_;                // [layer]
+  std::vector<size_t> class_layer_;             // [layer class] its first layer
+  std::vector<const LayerHeads*> layer_heads_;  // [variant] of one layer
+  std::vector<AttentionPlan> plans_;         // at least [layer class]; reused
   std::vector<int32_t> logits_row_indices_;  // rows whose logits are asked for
 };
 

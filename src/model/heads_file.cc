@@ -1,12 +1,14 @@
 #include "model/heads_file.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "format/json.h"
@@ -131,6 +133,27 @@ absl::Status ParseLayer(const nlohmann::json& json, const std::string& path,
   return fields.status();
 }
 
+// The name of the file with the tensors, beside the mask file.
+absl::StatusOr<std::string> ParseRepair(const nlohmann::json& json) {
+  JsonFields fields(json, "repair");
+  fields.AllowOnly({"kind", "tensors"});
+  const std::string kind = fields.String("kind");
+  if (kind != "ridge_wo") {
+    fields.Fail("kind",
+                absl::StrCat(Abridged(kind), " is not known; known: ridge_wo"));
+  }
+  std::string tensors = fields.String("tensors");
+  if (!absl::EndsWith(tensors, ".safetensors") ||
+      absl::StrContains(tensors, '/')) {
+    fields.Fail("tensors",
+                absl::StrCat(Abridged(tensors),
+                             " is not the name of a .safetensors file in the "
+                             "folder of the mask file"));
+  }
+  if (!fields.status().ok()) return fields.status();
+  return tensors;
+}
+
 }  // namespace
 
 absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
@@ -150,10 +173,6 @@ absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
         absl::StrCat(Abridged(weights),
                      " is not supported: the mask is applied to \"full\" "
                      "weights"));
-  }
-  if (fields.Has("repair")) {
-    fields.Fail("repair",
-                "this version of headcount does not serve it; leave it out");
   }
   for (const char* key : {"base", "layers"}) {
     if (!fields.Has(key)) fields.Fail(key, "missing");
@@ -178,6 +197,10 @@ absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
                         &file.mask);
     if (!status.ok()) return status;
   }
+  if (!fields.Has("repair")) return file;
+  absl::StatusOr<std::string> repair = ParseRepair(*fields.Find("repair"));
+  if (!repair.ok()) return repair.status();
+  file.repair = *std::move(repair);
   return file;
 }
 
@@ -186,8 +209,12 @@ absl::StatusOr<HeadsFile> ReadHeadsFile(const std::string& path,
   absl::StatusOr<nlohmann::json> json = ReadJsonFile(path);
   if (!json.ok()) return json.status();
   absl::StatusOr<HeadsFile> file = ParseHeadsFile(*json, config);
-  if (file.ok()) return file;
-  return AtPath(path, file.status());
+  if (!file.ok()) return AtPath(path, file.status());
+  if (!file->repair.empty()) {
+    file->repair =
+        (std::filesystem::path(path).parent_path() / file->repair).string();
+  }
+  return file;
 }
 
 }  // namespace headcount

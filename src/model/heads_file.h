@@ -14,11 +14,14 @@ namespace headcount {
 struct HeadsFile {
   HeadMask mask;
   std::string base_sha256;  // of the weights it was made for; may be empty
+  // Path of the tensors of an OutputRepair; empty: none.
+  std::string repair;
 };
 
 // Unknown keys are errors, and so are: another architecture, shape or head
 // count than `config`'s; heads that do not exist; `drop_kv` that is not exactly
-// the groups which `drop_q` empties.
+// the groups which `drop_q` empties. `repair` is relative to the file's folder;
+// ReadHeadsFile completes it.
 absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
                                          const ModelConfig& config);
 absl::StatusOr<HeadsFile> ReadHeadsFile(const std::string& path,

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "model/at_path.h"
 #include "model/decoder.h"
 #include "model/heads_file.h"
+#include "model/output_repair.h"
 #include "model/weights.h"
 
 namespace headcount {
@@ -20,15 +22,65 @@ void Join(const HeadMask& from, HeadMask* to) {
   }
 }
 
+// Joins the heads of a mask file to `mask`, and returns all that it says, which
+// is nothing if there is no file.
+absl::StatusOr<HeadsFile> JoinMaskFile(const std::string& mask_file,
+                                       const ModelConfig& config,
+                                       HeadMask* mask) {
+  if (mask_file.empty()) return HeadsFile();
+  absl::StatusOr<HeadsFile> file = ReadHeadsFile(mask_file, config);
+  if (file.ok()) Join(file->mask, mask);
+  return file;
+}
+
+// None if `path` is empty.
+absl::StatusOr<std::optional<OutputRepair>> OpenRepair(const std::string& path,
+                                                       const HeadLayout& layout,
+                                                       int32_t hidden) {
+  if (path.empty()) return std::nullopt;
+  absl::StatusOr<OutputRepair> repair =
+      OutputRepair::Open(path, layout, hidden);
+  if (!repair.ok()) return repair.status();
+  return *std::move(repair);
+}
+
+absl::Status CheckMadeFor(const std::string& mask_file,
+                          const std::string& made_for,
+                          const std::string& weights,
+                          const std::string& sha256) {
+  if (sha256 == made_for) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(mask_file, ": base.sha256: made for weights ", made_for,
+                   ", but those of ", weights, " are ", sha256));
+}
+
+absl::StatusOr<HeadLayout> LayoutOf(const ModelConfig& config,
+                                    const HeadMask& mask, KvDtype kv_dtype,
+                                    const KvHeadDtypes& kv_head_dtypes) {
+  return HeadLayout::Create({.layers = config.heads,
+                             .head_dim = config.head_dim,
+                             .mask = mask,
+                             .kv_dtype = kv_dtype,
+                             .kv_head_dtypes = kv_head_dtypes});
+}
+
+absl::Status CheckKernels(const HeadLayout& layout, const Backend& backend) {
+  for (const LayerHeads& layer : layout.layers()) {
+    for (const KvHead& head : layer.kv_heads) {
+      absl::Status status = backend.CheckHeads(layout.head_dim(), head.dtype);
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 struct Model::Impl {
-  explicit Impl(HeadLayout head_layout) : layout(std::move(head_layout)) {}
-
+  Backend* backend = nullptr;
+  std::string path;
   ModelConfig config;
-  HeadLayout layout;
-  std::vector<KvGeometry> geometries;
-  int64_t kv_bytes_per_token = 0;
+  std::shared_ptr<const Variant> whole;
   std::string sha256;
   Weights weights;
   std::unique_ptr<Decoder> decoder;  // refers to the members above
@@ -40,51 +92,49 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   if (!config.ok()) return config.status();
   HeadMask mask = options.mask;
   Join(config->pruned_heads, &mask);
-  std::string base_sha256;
-  if (!options.mask_file.empty()) {
-    absl::StatusOr<HeadsFile> file = ReadHeadsFile(options.mask_file, *config);
-    if (!file.ok()) return file.status();
-    Join(file->mask, &mask);
-    base_sha256 = file->base_sha256;
-  }
+  const absl::StatusOr<HeadsFile> file =
+      JoinMaskFile(options.mask_file, *config, &mask);
+  if (!file.ok()) return file.status();
   absl::StatusOr<HeadLayout> layout =
-      HeadLayout::Create({.layers = config->heads,
-                          .head_dim = config->head_dim,
-                          .mask = mask,
-                          .kv_dtype = options.kv_dtype});
+      LayoutOf(*config, mask, options.kv_dtype, options.kv_head_dtypes);
   if (!layout.ok()) return AtPath(options.path, layout.status());
+  const HeadLayout kept = *std::move(layout);
+  const absl::Status kernels = CheckKernels(kept, *backend);
+  if (!kernels.ok()) return AtPath(options.path, kernels);
+  absl::StatusOr<std::shared_ptr<const Variant>> whole =
+      Variant::Create(kept, kept);
+  if (!whole.ok()) return AtPath(options.path, whole.status());
 
-  auto impl = std::make_unique<Impl>(*std::move(layout));
+  auto impl = std::make_unique<Impl>();
+  impl->backend = backend;
+  impl->path = options.path;
   impl->config = *std::move(config);
-  for (size_t group = 0; group < impl->layout.groups().size(); ++group) {
-    absl::StatusOr<KvGeometry> geometry =
-        KvGeometry::Create(impl->layout, static_cast<int>(group));
-    if (!geometry.ok()) return AtPath(options.path, geometry.status());
-    impl->kv_bytes_per_token += geometry->bytes_per_token();
-    impl->geometries.push_back(*std::move(geometry));
-  }
-
+  impl->whole = *std::move(whole);
   absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.path);
   if (!checkpoint.ok()) return checkpoint.status();
-  if (!base_sha256.empty()) {
+  if (!file->base_sha256.empty()) {
     absl::StatusOr<std::string> sha256 = checkpoint->Sha256();
     if (!sha256.ok()) return sha256.status();
-    if (*sha256 != base_sha256) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          options.mask_file, ": base.sha256: made for weights ", base_sha256,
-          ", but those of ", options.path, " are ", *sha256));
-    }
+    const absl::Status same = CheckMadeFor(options.mask_file, file->base_sha256,
+                                           options.path, *sha256);
+    if (!same.ok()) return same;
     impl->sha256 = *std::move(sha256);
   }
-  absl::StatusOr<Weights> weights = LoadWeights(
-      impl->config, impl->layout, *checkpoint, options.precision, backend);
+  absl::StatusOr<std::optional<OutputRepair>> repair =
+      OpenRepair(file->repair, impl->whole->layout(), impl->config.hidden);
+  if (!repair.ok()) return repair.status();
+  absl::StatusOr<Weights> weights =
+      LoadWeights(impl->config, impl->whole->layout(),
+                  {.checkpoint = &*checkpoint,
+                   .repair = repair->has_value() ? &**repair : nullptr,
+                   .progress = options.progress},
+                  options.precision, backend);
   if (!weights.ok()) return AtPath(options.path, weights.status());
   impl->weights = *std::move(weights);
 
   absl::StatusOr<std::unique_ptr<Decoder>> decoder =
       Decoder::Create({.config = &impl->config,
-                       .layout = &impl->layout,
-                       .geometries = impl->geometries,
+                       .whole = impl->whole.get(),
                        .weights = &impl->weights,
                        .backend = backend},
                       options.max_step_tokens, options.max_logits_rows);
@@ -93,15 +143,59 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   return std::unique_ptr<Model>(new Model(std::move(impl)));
 }
 
+absl::StatusOr<std::shared_ptr<const Variant>> Model::MakeVariant(
+    const VariantOptions& options) const {
+  HeadMask mask = options.mask;
+  const absl::StatusOr<HeadsFile> file =
+      JoinMaskFile(options.mask_file, impl_->config, &mask);
+  if (!file.ok()) return file.status();
+  if (!file->repair.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.mask_file,
+        ": repair: a variant shares the output projections of its base, so "
+        "they cannot be repaired; serve it with weights of its own "
+        "(source.path)"));
+  }
+  if (!file->base_sha256.empty()) {
+    std::string sha256 = impl_->sha256;
+    if (sha256.empty()) {
+      const absl::StatusOr<Checkpoint> checkpoint =
+          Checkpoint::Open(impl_->path);
+      if (!checkpoint.ok()) return checkpoint.status();
+      absl::StatusOr<std::string> computed = checkpoint->Sha256();
+      if (!computed.ok()) return computed.status();
+      sha256 = *std::move(computed);
+    }
+    const absl::Status same =
+        CheckMadeFor(options.mask_file, file->base_sha256, "its base", sha256);
+    if (!same.ok()) return same;
+  }
+  // What no weights of this checkpoint run needs no second mention.
+  Join(impl_->config.pruned_heads, &mask);
+  if (options.mask.empty() && options.mask_file.empty())
+    mask = MaskOf(layout());
+  absl::StatusOr<HeadLayout> kept =
+      LayoutOf(impl_->config, mask, options.kv_dtype, options.kv_head_dtypes);
+  if (!kept.ok()) return kept.status();
+  const absl::Status kernels = CheckKernels(*kept, *impl_->backend);
+  if (!kernels.ok()) return kernels;
+  return Variant::Create(layout(), *std::move(kept));
+}
+
 Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Model::~Model() = default;
 
 const ModelConfig& Model::config() const { return impl_->config; }
-const HeadLayout& Model::layout() const { return impl_->layout; }
+const HeadLayout& Model::layout() const { return impl_->whole->layout(); }
 const std::vector<KvGeometry>& Model::geometries() const {
-  return impl_->geometries;
+  return impl_->whole->geometries();
 }
-int64_t Model::kv_bytes_per_token() const { return impl_->kv_bytes_per_token; }
+int64_t Model::kv_bytes_per_token() const {
+  return impl_->whole->kv_bytes_per_token();
+}
+const std::shared_ptr<const Variant>& Model::whole() const {
+  return impl_->whole;
+}
 int64_t Model::weight_bytes() const { return impl_->weights.resident_bytes; }
 int64_t Model::workspace_bytes() const {
   return impl_->decoder->workspace_bytes();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "heads/kv_geometry.h"
 #include "model/batch.h"
 #include "model/model_config.h"
+#include "model/variant.h"
 
 namespace headcount {
 
@@ -25,11 +27,25 @@ struct ModelOptions {
   HeadMask mask = {};          // joined with the mask file and config.json's
   std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;
+  KvHeadDtypes kv_head_dtypes = {};  // of the KV heads that differ from it
   Precision precision = Precision::kFast;
   // Rows of the largest step: workspaces are reserved for it at load.
   int32_t max_step_tokens = 256;
   // Logits rows of the largest step.
   int32_t max_logits_rows = 256;
+  // Called on the thread that loads: bytes of the weights' tensors that are
+  // done with, pruned or not, rising to all of them. Null: nobody asks.
+  std::function<void(int64_t read, int64_t total)> progress = nullptr;
+};
+
+// Which heads a variant of a loaded model runs.
+struct VariantOptions {
+  // Joined; in head numbers of the unpruned model. Neither: the model's own.
+  // What the model has pruned must be pruned here as well.
+  HeadMask mask = {};
+  std::string mask_file = {};  // heads/1; empty: none
+  KvDtype kv_dtype = KvDtype::kF16;
+  KvHeadDtypes kv_head_dtypes = {};  // of the KV heads that differ from it
 };
 
 // Rows of logits, in batch order, on the device; valid until the next Forward.
@@ -49,14 +65,23 @@ class Model {
   ~Model();
 
   const ModelConfig& config() const;
+  // Of all heads that the weights hold.
   const HeadLayout& layout() const;
   const std::vector<KvGeometry>& geometries() const;  // [group]
   int64_t kv_bytes_per_token() const;
+  const std::shared_ptr<const Variant>& whole() const;
   int64_t weight_bytes() const;  // resident on the backend
   int64_t workspace_bytes() const;
   // Weight bytes that the file holds but the mask left out.
   int64_t pruned_weight_bytes() const;
   const std::string& sha256() const;  // of the weights; empty if never needed
+
+  // A variant for the sequences of this model's batches, on any thread and
+  // beside Forward. It takes no memory of the backend. InvalidArgument as Load
+  // for what the mask names, and for a head that this model has pruned. A mask
+  // file that names weights makes this read and hash those of the model.
+  absl::StatusOr<std::shared_ptr<const Variant>> MakeVariant(
+      const VariantOptions& options) const;
 
   // Runs the batch. CHECKs that it fits max_step_tokens and max_logits_rows,
   // that ids are in the vocabulary and that the blocks have room.

@@ -63,12 +63,14 @@ struct KeptRows {
 class WeightLoader {
  public:
   WeightLoader(const ModelConfig& config, const HeadLayout& layout,
-               const Checkpoint& checkpoint, Precision precision,
+               const WeightSources& sources, Precision precision,
                Backend* backend)
       : config_(config),
         names_(WeightNamesOf(config.naming)),
         layout_(layout),
-        checkpoint_(checkpoint),
+        checkpoint_(*sources.checkpoint),
+        repair_(sources.repair),
+        progress_(sources.progress),
         precision_(precision),
         backend_(backend) {}
 
@@ -76,7 +78,14 @@ class WeightLoader {
   absl::StatusOr<Weights> Load();
 
  private:
-  void LoadAttention(const LayerHeads& heads, LayerWeights* weights);
+  // What a checkpoint holds beside what the config implies is done with last.
+  void Tell(int64_t done) const {
+    if (progress_) progress_(done, checkpoint_.tensor_bytes());
+  }
+
+  void LoadAttention(size_t layer, LayerWeights* weights);
+  void LoadAttentionOut(size_t layer, const std::vector<Run>& q_runs,
+                        LayerWeights* weights);
   void LoadFeedForward(int64_t ffn, LayerWeights* weights);
 
   // The weight or bias of that name (after prefix_), all of it. Null after an
@@ -105,6 +114,8 @@ class WeightLoader {
   const WeightNames& names_;
   const HeadLayout& layout_;
   const Checkpoint& checkpoint_;
+  const OutputRepair* const repair_;
+  const std::function<void(int64_t, int64_t)> progress_;
   const Precision precision_;
   Backend* const backend_;
 
@@ -118,12 +129,14 @@ class WeightLoader {
 absl::StatusOr<Weights> WeightLoader::Load() {
   const std::vector<int64_t> vocab_by_hidden = {config_.vocab, config_.hidden};
   weights_.embedding = Rows({Weight(names_.embedding, vocab_by_hidden)});
+  Tell(file_bytes_);
   for (size_t layer = 0; layer < layout_.layers().size(); ++layer) {
     LayerWeights& weights = weights_.layers.emplace_back();
     prefix_ = absl::StrCat(names_.layers, layer, ".");
-    LoadAttention(layout_.layers()[layer], &weights);
+    LoadAttention(layer, &weights);
     LoadFeedForward(config_.ffn[layer], &weights);
     if (!status_.ok()) return status_;
+    Tell(file_bytes_);
   }
   prefix_.clear();
   weights_.final_norm = Vector({Weight(names_.final_norm, {config_.hidden})});
@@ -132,11 +145,12 @@ absl::StatusOr<Weights> WeightLoader::Load() {
   }
   if (!status_.ok()) return status_;
   weights_.pruned_bytes = file_bytes_ - read_bytes_;
+  Tell(checkpoint_.tensor_bytes());
   return std::move(weights_);
 }
 
-void WeightLoader::LoadAttention(const LayerHeads& heads,
-                                 LayerWeights* weights) {
+void WeightLoader::LoadAttention(size_t layer, LayerWeights* weights) {
+  const LayerHeads& heads = layout_.layers()[layer];
   if (heads.dense.query_heads == 0) return;
   const int64_t hidden = config_.hidden;
   const int64_t q = int64_t{heads.dense.query_heads} * layout_.head_dim();
@@ -156,12 +170,11 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
       Kept(names_.query, kWeight, {q, hidden}, q_rows),
       Kept(names_.key, kWeight, {kv, hidden}, k_rows),
       Kept(names_.value, kWeight, {kv, hidden}, kv_runs)};
-  const KeptRows out = Weight(names_.attention_out, {hidden, q});
   if (heads.has_attention()) {
     weights->attention_norm = Vector({norm});
     weights->qkv = Rows(qkv, kWideInput);
-    weights->attention_out = Columns(out, q_runs);
   }
+  LoadAttentionOut(layer, q_runs, weights);
   if (config_.qk_norm) {
     const KeptRows q_norm = Weight(names_.query_norm, {layout_.head_dim()});
     const KeptRows k_norm = Weight(names_.key_norm, {layout_.head_dim()});
@@ -177,13 +190,44 @@ void WeightLoader::LoadAttention(const LayerHeads& heads,
         Kept(names_.value, kBias, {kv}, kv_runs)};
     if (heads.has_attention()) weights->qkv_bias = Vector(bias);
   }
-  if (!config_.attention_out_bias) return;
-  const KeptRows bias = Bias(names_.attention_out, hidden);
+}
+
+// The output projection, or what repairs it.
+void WeightLoader::LoadAttentionOut(size_t layer,
+                                    const std::vector<Run>& q_runs,
+                                    LayerWeights* weights) {
+  const LayerHeads& heads = layout_.layers()[layer];
+  const int64_t q = int64_t{heads.dense.query_heads} * layout_.head_dim();
+  const KeptRows out = Weight(names_.attention_out, {config_.hidden, q});
+  KeptRows bias;
+  if (config_.attention_out_bias) {
+    bias = Bias(names_.attention_out, config_.hidden);
+  }
+  if (!status_.ok()) return;
+  int64_t read = read_bytes_;  // of the file, whatever stands in for it
+  for (const Run& run : q_runs) {
+    read += ElementBytes(out.tensor->dtype, config_.hidden * run.count);
+  }
+  if (bias.tensor != nullptr) {
+    read += ElementBytes(bias.tensor->dtype, config_.hidden);
+  }
+
+  const TensorView* const new_out =
+      repair_ == nullptr ? nullptr : repair_->weight(layer);
+  const TensorView* const new_bias =
+      repair_ == nullptr ? nullptr : repair_->bias(layer);
+  if (new_bias != nullptr) bias = {new_bias, {{0, config_.hidden}}};
   if (heads.has_attention()) {
+    weights->attention_out =
+        new_out == nullptr ? Columns(out, q_runs)
+                           : Columns({new_out, {}}, {{0, new_out->shape[1]}});
+  }
+  if (bias.tensor != nullptr && heads.has_attention()) {
     weights->attention_out_bias = Vector({bias});
-  } else {
+  } else if (bias.tensor != nullptr) {
     weights->constant_out = Column(bias);
   }
+  read_bytes_ = read;
 }
 
 void WeightLoader::LoadFeedForward(int64_t ffn, LayerWeights* weights) {
@@ -337,9 +381,9 @@ std::unique_ptr<Buffer> WeightLoader::Vector(
 
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const HeadLayout& layout,
-                                    const Checkpoint& checkpoint,
+                                    const WeightSources& sources,
                                     Precision precision, Backend* backend) {
-  return WeightLoader(config, layout, checkpoint, precision, backend).Load();
+  return WeightLoader(config, layout, sources, precision, backend).Load();
 }
 
 }  // namespace headcount

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "format/checkpoint.h"
 #include "heads/head_layout.h"
 #include "model/model_config.h"
+#include "model/output_repair.h"
 
 namespace headcount {
 
@@ -47,10 +49,17 @@ struct Weights {
 
 // Names are those of weight_names.h. Every tensor that `config` implies must be
 // there with its shape, pruned or not, and an error names the tensor; others
-// are ignored. Rows and columns of pruned heads are never read.
+// are ignored. Rows and columns of pruned heads are never read. What `repair`
+// has, which may be null, stands in for the output projections of attention.
+struct WeightSources {
+  const Checkpoint* checkpoint = nullptr;
+  const OutputRepair* repair = nullptr;  // null: none
+  // See ModelOptions::progress.
+  std::function<void(int64_t read, int64_t total)> progress = nullptr;
+};
 absl::StatusOr<Weights> LoadWeights(const ModelConfig& config,
                                     const HeadLayout& layout,
-                                    const Checkpoint& checkpoint,
+                                    const WeightSources& sources,
                                     Precision precision, Backend* backend);
 
 }  // namespace headcount

@@ -338,9 +338,11 @@ void Oracle::ObserveAdmission(Record* record) {
   }
 }
 
-// What the cache has is used, as far as logits are not needed of it.
+// What the cache has is used, as far as logits are not needed of it, and of a
+// scored request's prompt only: what follows that is written again.
 void Oracle::CheckReuse(Record* record) {
-  const int32_t most = std::min(record->next_row, record->length() - 1);
+  int32_t most = std::min(record->next_row, record->length() - 1);
+  if (record->scores()) most = std::min(most, record->prompt_tokens);
   verdict_->Expect(record->computed % kBlockTokens == 0 &&
                        record->computed <= std::max(0, most),
                    "I6 reuses whole blocks, before the logits it needs",

@@ -117,6 +117,7 @@ class Oracle {
   void CheckTenants();
   void CheckTurns();
   bool FitsFloor(const Record& record) const;
+  bool FloorInReach(int model, const Record* oldest) const;
   bool WasAdmitted(const Record* record) const;  // in this step
   bool CanAdmit(const StepPlan& plan) const;
 

@@ -1,6 +1,8 @@
 // Who is computed, let in, and sent back before whom; and that it goes on.
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <set>
 
 #include "heads/kv_geometry.h"
 #include "tests/sim/oracle.h"
@@ -167,9 +169,36 @@ bool Oracle::FitsFloor(const Record& record) const {
   return slabs <= its_model.floor_slabs;
 }
 
+// Whether the model would have all of its floor if all that may be preempted
+// were.
+bool Oracle::FloorInReach(int model, const Record* oldest) const {
+  std::map<int, std::set<int64_t>> kept;  // slabs, by model
+  for (const auto& record : live_) {
+    const bool may_go = record.get() != oldest && record->can_be_preempted() &&
+                        !WasAdmitted(record.get());
+    if (!record->running || may_go) continue;
+    for (const std::vector<int64_t>& table : record->blocks) {
+      for (const int64_t offset : table) {
+        if (offset < 0) continue;
+        kept[record->model].insert(offset / world_.slab_bytes);
+      }
+    }
+  }
+  int64_t reach = world_.slabs;
+  for (int i = 0; i < num_models(); ++i) {
+    const auto& other = models_[static_cast<size_t>(i)];
+    if (!other || i == model) continue;
+    const int64_t lent = pool_->bytes(i).lent / world_.slab_bytes;
+    const auto stays =
+        std::max(static_cast<int64_t>(kept[i].size()), other->floor_slabs);
+    reach -= std::min(lent, stays);
+  }
+  return reach >= models_[static_cast<size_t>(model)]->floor_slabs;
+}
+
 // A model that runs nothing, holds no more than its floor, and whose every
-// waiting request fits that floor, is let in when its turn comes and somebody
-// who borrowed can be sent away.
+// waiting request fits that floor, is let in when its turn comes and sending
+// those away who borrowed makes room for it.
 void Oracle::CheckFloors(const StepPlan& plan) {
   const Record* oldest = nullptr;
   for (const auto& record : live_) {
@@ -188,16 +217,10 @@ void Oracle::CheckFloors(const StepPlan& plan) {
     if (model.lane != plan.model || !CanAdmit(plan)) continue;
     if (lent(static_cast<int>(i)) > model.floor_slabs) continue;
     bool fits = true;
-    bool borrower = false;
     for (const auto& record : live_) {
       if (record->model == static_cast<int>(i)) fits &= FitsFloor(*record);
-      if (!record->running || record.get() == oldest ||
-          !record->can_be_preempted() || WasAdmitted(record.get())) {
-        continue;
-      }
-      borrower |= lent(record->model) > Of(*record).floor_slabs;
     }
-    if (!fits || !borrower) continue;
+    if (!fits || !FloorInReach(static_cast<int>(i), oldest)) continue;
     const bool others = std::any_of(
         admitted_.begin(), admitted_.end(), [&](const Record* admitted) {
           return admitted->model != static_cast<int>(i);

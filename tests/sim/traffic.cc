@@ -138,18 +138,27 @@ void Traffic::ArriveDuel(absl::Time now, StepEvents* events) {
   }
 }
 
-void Traffic::AddPrompt(Request* request) {
+// Returns the words of the beginning that the prompt may share with others; it
+// may be shorter than them.
+Traffic::Beginning Traffic::AddPrompt(Request* request) {
   const int length = random_.Chance(0.2)
                          ? random_.Pick(1, world_.max_prompt)
                          : random_.Pick(1, std::min(world_.max_prompt, 60));
   // One of a few common beginnings, then its own.
   const int common = random_.Chance(0.6) ? random_.Pick(0, 100) : 0;
   const auto theme = static_cast<uint64_t>(random_.Pick(1, 3));
+  const Beginning beginning{theme, common};
   for (int i = 0; i < length; ++i) {
-    const uint64_t word =
-        i < common ? Mix(theme, static_cast<uint64_t>(i)) : random_.Next();
-    request->prompt.push_back(static_cast<int32_t>(word % 50000));
+    request->prompt.push_back(
+        i < common ? beginning.Word(i)
+                   : static_cast<int32_t>(random_.Next() % 50000));
   }
+  return beginning;
+}
+
+int32_t Traffic::Beginning::Word(int position) const {
+  return static_cast<int32_t>(Mix(theme, static_cast<uint64_t>(position)) %
+                              50000);
 }
 
 Request Traffic::MakeRequest(absl::Time now, int model) {
@@ -160,12 +169,21 @@ Request Traffic::MakeRequest(absl::Time now, int model) {
   request.tenant = kTenants[random_.Pick(0, 3)];
   request.cache_salt = kSalts[random_.Pick(0, 4)];
   if (world_.priorities) request.priority = random_.Pick(-1, 1);
-  AddPrompt(&request);
+  const Beginning beginning = AddPrompt(&request);
+  const auto length = static_cast<int>(request.prompt.size());
   if (random_.Chance(0.15)) {
     for (int i = random_.Pick(1, 4); i > 0; --i) {
       std::vector<int32_t>& added = request.continuations.emplace_back();
       for (int j = random_.Pick(1, 40); j > 0; --j) {
         added.push_back(random_.Pick(0, 49999));
+      }
+    }
+    // The first may be what others have in their prompts.
+    if (length < beginning.words) {
+      std::vector<int32_t>& known = request.continuations.front();
+      known.clear();
+      for (int i = length; i < beginning.words; ++i) {
+        known.push_back(beginning.Word(i));
       }
     }
   } else if (!random_.Chance(0.05)) {

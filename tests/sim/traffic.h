@@ -35,6 +35,14 @@ class Traffic {
   absl::Duration Pause() { return absl::Milliseconds(random_.Pick(0, 20)); }
 
  private:
+  // Words that the prompts of a theme begin with.
+  struct Beginning {
+    uint64_t theme = 0;
+    int words = 0;
+
+    int32_t Word(int position) const;
+  };
+
   void AddModel(size_t which);
   void RemoveIdleModel();
   void Toggle();
@@ -42,7 +50,7 @@ class Traffic {
   void ArriveDuel(absl::Time now, StepEvents* events);
   void Submit(Request request, StepEvents* events);
   Request MakeRequest(absl::Time now, int model);
-  void AddPrompt(Request* request);
+  Beginning AddPrompt(Request* request);
   void Cancel(RequestId id, StepEvents* events);
   void Read(StepEvents* events);
   int PickModel();

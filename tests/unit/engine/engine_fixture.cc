@@ -112,6 +112,18 @@ EngineModel LoadModel(const ModelSpec& spec, const EngineOptions& options,
   return out;
 }
 
+EngineModel LoadVariant(const EngineModel& base, const ModelSpec& spec) {
+  EngineModel out = base;
+  out.name = spec.path;
+  out.variant =
+      base.model->MakeVariant({.mask = spec.mask, .kv_dtype = KvDtype::kF32})
+          .value();
+  if (spec.max_context > 0) out.max_context = spec.max_context;
+  out.max_concurrent = spec.max_concurrent;
+  out.quota = spec.quota;
+  return out;
+}
+
 std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
                                    const EngineOptions& options,
                                    const Clock* clock) {

@@ -82,6 +82,8 @@ std::string TinyPath(const std::string& name);
 // KV pages in float32, and mailroom's tokenizer.
 EngineModel LoadModel(const ModelSpec& spec, const EngineOptions& options,
                       Backend* backend);
+// The same over the weights of `base`; spec.path is only its name.
+EngineModel LoadVariant(const EngineModel& base, const ModelSpec& spec);
 std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
                                    const EngineOptions& options,
                                    const Clock* clock);

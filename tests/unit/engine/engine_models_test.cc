@@ -77,7 +77,7 @@ TEST_F(EngineModelsTest, AModelIsRemovedWhenItsRequestsHaveEnded) {
   const auto other = Submit(Ask(0, 150));
   const auto running = Submit(Ask(1, 30));
   running->AwaitTokens(1);
-  EXPECT_EQ(engine_->RemoveModel(1, absl::InfiniteFuture()), 0);
+  EXPECT_EQ(engine_->RemoveModel(1, absl::InfiniteFuture()).value(), 0);
   EXPECT_TRUE(running->ended());
   EXPECT_EQ(running->heard().ending().cause, EndCause::kLength);
   EXPECT_EQ(engine_->model(1), nullptr);
@@ -95,7 +95,7 @@ TEST_F(EngineModelsTest, RequestsThatLastTooLongEndAsUnavailable) {
   std::vector<std::shared_ptr<Recorder>> recorders;
   for (int i = 0; i < 3; ++i) recorders.push_back(Submit(Ask(1, 1000)));
   recorders[0]->AwaitTokens(1);
-  EXPECT_EQ(engine_->RemoveModel(1, absl::InfinitePast()), 3);
+  EXPECT_EQ(engine_->RemoveModel(1, absl::InfinitePast()).value(), 3);
   for (const auto& recorder : recorders) {
     recorder->AwaitEnd();
     const Ending ending = recorder->heard().ending();
@@ -114,7 +114,7 @@ TEST_F(EngineModelsTest, WithoutAStepThreadModelsComeAndGoToo) {
     const Heard heard = RunAll(engine_.get(), {Ask(1, 4)}).front();
     EXPECT_EQ(heard.ending().cause, EndCause::kLength);
     const auto endless = Submit(Ask(1, 1000));
-    EXPECT_EQ(engine_->RemoveModel(1, absl::InfinitePast()), 1);
+    EXPECT_EQ(engine_->RemoveModel(1, absl::InfinitePast()).value(), 1);
     EXPECT_TRUE(endless->ended());
   }
 }
@@ -137,7 +137,7 @@ TEST_F(EngineModelsTest, ManyThreadsAskWhileModelsComeAndGo) {
     ASSERT_EQ(engine_->AddModel(Load()).value(), 1);
     const absl::Time deadline =
         cycle % 2 == 0 ? absl::InfiniteFuture() : absl::InfinitePast();
-    engine_->RemoveModel(1, deadline);
+    EXPECT_TRUE(engine_->RemoveModel(1, deadline).ok());
   }
   for (std::thread& client : clients) client.join();
   engine_->Stop();

@@ -56,7 +56,7 @@ class Schedule {
 };
 
 TEST(EngineSharingTest, AnswersUnderPressureAreThoseOfSoloRuns) {
-#if defined(__SANITIZE_THREAD__)
+#if defined(HEADCOUNT_THREAD_SANITIZER)
   GTEST_SKIP()
       << "one thread steps; EngineOutputTest does as much in less time";
 #endif

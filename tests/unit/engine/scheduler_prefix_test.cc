@@ -33,6 +33,22 @@ class SchedulerPrefixTest : public ::testing::Test {
     return request;
   }
 
+  // What the part comes to when token 7 is drawn each time.
+  static StepResult Result(const StepPart& part) {
+    const Sequence& sequence = *part.sequence;
+    if (sequence.computed + part.num_tokens < sequence.length()) return {};
+    if (sequence.continuations.empty()) {
+      StepResult drawn{.token = 7};
+      if (sequence.length() + 1 == sequence.max_length) {
+        drawn.end = EndCause::kLength;
+      }
+      return drawn;
+    }
+    const size_t next = sequence.LongContinuation(sequence.continuation + 1);
+    if (next < sequence.continuations.size()) return {.continuation = next};
+    return {.end = EndCause::kLength};
+  }
+
   // Runs the request alone to its end, drawing token 7 each time; returns how
   // many tokens were not computed. `end`: of the first step.
   int32_t Run(Request request, std::optional<EndCause> end = {}) {
@@ -46,22 +62,8 @@ class SchedulerPrefixTest : public ::testing::Test {
       EXPECT_EQ(plan.parts.size(), 1u);
       const Sequence& sequence = *plan.parts[0].sequence;
       cached = sequence.cached_tokens;
-      StepResult result{.end = end};
-      const int32_t after = sequence.computed + plan.parts[0].num_tokens;
-      if (!end && after == sequence.length()) {
-        if (sequence.continuations.empty()) {
-          result.token = 7;
-          if (sequence.length() + 1 == sequence.max_length) {
-            result.end = EndCause::kLength;
-          }
-        } else if (const size_t next =
-                       sequence.LongContinuation(sequence.continuation + 1);
-                   next < sequence.continuations.size()) {
-          result.continuation = next;
-        } else {
-          result.end = EndCause::kLength;
-        }
-      }
+      const StepResult result =
+          end ? StepResult{.end = end} : Result(plan.parts[0]);
       scheduler_.Commit(plan, {result}, absl::Milliseconds(1));
       scheduler_.CheckInvariants();
     } while (!scheduler_.idle());
@@ -160,6 +162,38 @@ TEST_F(SchedulerPrefixTest, ScoredContinuationsStayOut) {
   Request follows = Ask(40);
   follows.prompt.resize(80, 4);
   EXPECT_EQ(Run(follows), 32);
+}
+
+// What another request had of the prompt and of the continuation as well came
+// back as the sequence's own, for the next continuation to overwrite.
+TEST_F(SchedulerPrefixTest, APreemptedContinuationFindsItsPromptOnly) {
+  Request older = Ask(40, 100);
+  older.prompt.resize(63, 7);  // and 7 is what it goes on to draw
+  Request scored = Ask(40, 0);
+  scored.continuations = {std::vector<int32_t>(152, 7),
+                          std::vector<int32_t>(152, 8)};
+  StepEvents events;
+  events.submitted.push_back({1, std::move(older)});
+  events.submitted.push_back({2, std::move(scored)});
+  bool preempted = false;
+  do {
+    const StepPlan plan =
+        scheduler_.Step(absl::UnixEpoch(), std::exchange(events, {}));
+    scheduler_.CheckInvariants();
+    std::vector<StepResult> results;
+    for (const StepPart& part : plan.parts) {
+      const Sequence& sequence = *part.sequence;
+      if (sequence.preemptions == 1 && !std::exchange(preempted, true)) {
+        EXPECT_EQ(sequence.id, 2u);
+        EXPECT_EQ(sequence.next_logits, 64) << "it was in its continuation";
+        EXPECT_EQ(sequence.computed, 32);
+      }
+      results.push_back(Result(part));
+    }
+    scheduler_.Commit(plan, results, absl::Milliseconds(1));
+    scheduler_.CheckInvariants();
+  } while (!scheduler_.idle());
+  EXPECT_TRUE(preempted);
 }
 
 TEST_F(SchedulerPrefixTest, GivesWayWhenThePoolIsFull) {

@@ -84,6 +84,37 @@ TEST(SchedulerSharingTest, WhatAFloorTakesBackIsForItsOwner) {
   driver.RunDry();
 }
 
+// Each slab that the borrower has a block in holds one of the oldest as well.
+TEST(SchedulerSharingTest, NobodyIsPreemptedForAFloorThatStaysOutOfReach) {
+  DriverOptions options = ModelsOf(4, {{}, {.floor_bytes = 2 * 2048}});
+  options.slab_bytes = 2048;
+  SchedulerDriver driver(options);
+  const RequestId oldest = driver.Submit(12, 36, 0);
+  const RequestId borrower = driver.Submit(12, 36, 0);
+  while (driver.pool().bytes().used < 6 * 1024) driver.Step();
+  ASSERT_EQ(driver.pool().bytes(0).lent, 3 * 2048) << "they grow side by side";
+  const RequestId owner = driver.Submit(3 * 16, 2, 1);
+  driver.Step();
+  EXPECT_TRUE(driver.Runs(oldest));
+  EXPECT_TRUE(driver.Runs(borrower)) << "its blocks would free no slab";
+  driver.RunDry();
+  EXPECT_EQ(driver.Preemptions(borrower), 0);
+  EXPECT_EQ(driver.Generated(owner), 2);
+}
+
+// It is owed its floor and not more, so with that alone it could not start.
+TEST(SchedulerSharingTest, NobodyIsPreemptedForMoreThanAFloor) {
+  SchedulerDriver driver(ModelsOf(8, {{}, {.floor_bytes = 2 * 1024}}));
+  for (int i = 0; i < 4; ++i) driver.Submit(20, 8, 0);
+  driver.Step();
+  driver.Step();
+  ASSERT_EQ(driver.pool().bytes().used, 8 * 1024);
+  const RequestId owner = driver.Submit(3 * 16, 2, 1);
+  driver.RunDry();
+  EXPECT_EQ(driver.scheduler().Stats().preemptions, 0u);
+  EXPECT_EQ(driver.Generated(owner), 2);
+}
+
 TEST(SchedulerSharingTest, ACacheOverItsFloorGivesWayFirst) {
   SchedulerDriver driver(ModelsOf(8, {{}, {.floor_bytes = 4 * 1024}}));
   for (int i = 0; i < 4; ++i) driver.Submit(2 * 16, 1, 0);

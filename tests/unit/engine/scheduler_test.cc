@@ -122,6 +122,39 @@ TEST(SchedulerTest, ALongPromptIsComputedInChunksOfTheBudget) {
   EXPECT_THAT(driver.UsedLogits(id), ElementsAre(69));
 }
 
+TEST(SchedulerTest, ALongPromptLeavesHalfOfAStepToOthers) {
+  DriverOptions options = PoolOf(32);
+  options.scheduler.step_tokens = 32;
+  SchedulerDriver driver(options);
+  const RequestId archive = driver.Submit(256, 1);
+  // Alone it takes all.
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(32));
+  const RequestId note = driver.Submit(10, 2);
+  const RequestId letter = driver.Submit(20, 1);
+  // 6 tokens are left when `note` has its 10.
+  const StepPlan plan = driver.Step();
+  EXPECT_THAT(Ids(plan), ElementsAre(archive, note, letter));
+  EXPECT_THAT(Tokens(plan), ElementsAre(16, 10, 6));
+  EXPECT_EQ(plan.prefill_tokens, 32);
+  // One decodes; the rest of `letter` leaves 2 of the other half.
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(1, 17, 14));
+  EXPECT_FALSE(driver.Live(letter));
+  EXPECT_TRUE(driver.Live(archive));
+  // 191 tokens are left: long until no more than four steps are.
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(32));
+  driver.RunDry();
+}
+
+TEST(SchedulerTest, APromptOfAFewStepsIsComputedBeforeYoungerOnes) {
+  DriverOptions options = PoolOf(32);
+  options.scheduler.step_tokens = 32;
+  SchedulerDriver driver(options);
+  driver.Submit(128, 1);
+  driver.Submit(10, 1);
+  EXPECT_THAT(Tokens(driver.Step()), ElementsAre(32));
+  driver.RunDry();
+}
+
 TEST(SchedulerTest, DecodeGoesBeforePromptChunks) {
   DriverOptions options = PoolOf(64);
   options.scheduler.step_tokens = 8;

@@ -57,7 +57,7 @@ WritableModel WritableModel::ReadFrom(const std::string& directory) {
   return model;
 }
 
-void WritableModel::WriteTo(const TemporaryDirectory& directory) const {
+std::string SafetensorsOf(const WritableTensors& tensors) {
   nlohmann::json header = nlohmann::json::object();
   std::string data;
   for (const auto& [name, tensor] : tensors) {
@@ -75,7 +75,11 @@ void WritableModel::WriteTo(const TemporaryDirectory& directory) const {
   for (int i = 0; i < 8; ++i) {
     file.push_back(static_cast<char>(text.size() >> (8 * i) & 0xFF));
   }
-  directory.Write("model.safetensors", file + text + data);
+  return file + text + data;
+}
+
+void WritableModel::WriteTo(const TemporaryDirectory& directory) const {
+  directory.Write("model.safetensors", SafetensorsOf(tensors));
   directory.Write("config.json", config.dump());
 }
 

@@ -40,9 +40,14 @@ struct WritableTensor {
             int64_t num_cols, unsigned char byte);
 };
 
+using WritableTensors = std::map<std::string, WritableTensor>;
+
+// A safetensors file.
+std::string SafetensorsOf(const WritableTensors& tensors);
+
 struct WritableModel {
   nlohmann::json config;
-  std::map<std::string, WritableTensor> tensors;
+  WritableTensors tensors;
 
   // Aborts when there is no such model.
   static WritableModel ReadFrom(const std::string& directory);

@@ -47,6 +47,14 @@ TEST(HeadsFile, GivesTheMaskAndTheWeightsItIsFor) {
   EXPECT_THAT(file->mask.pruned.at(2), ElementsAre(3, 4, 5));
 }
 
+TEST(HeadsFile, NamesTheTensorsOfARepair) {
+  json json_file = SmallFile();
+  json_file["repair"] = {{"kind", "ridge_wo"}, {"tensors", "r.safetensors"}};
+  const auto file = ParseHeadsFile(json_file, SmallConfig());
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->repair, "r.safetensors");
+}
+
 TEST(HeadsFile, NeedsNeitherEvidenceNorHashNorDroppedHeads) {
   json json_file = SmallFile();
   json_file.erase("weights");
@@ -105,7 +113,16 @@ TEST(HeadsFile, RefusesWhatItCannotMeanAndNamesTheKey) {
       {"/base/heads", "1", "base.heads: ", "unknown key"},
       {"/layers/1/drop", "1", "layers[1].drop: ", "unknown key"},
       {"/weights", "\"sliced\"", "weights: \"sliced\"", "not supported"},
-      {"/repair", R"({"kind": "ridge_wo"})", "repair: ", "does not serve"},
+      {"/repair", "3", "repair: ", "an object, not 3"},
+      {"/repair", R"({"kind": "ridge_wo"})", "repair.tensors: ", "missing"},
+      {"/repair", R"({"kind": "lasso", "tensors": "r.safetensors"})",
+       "repair.kind: \"lasso\"", "known: ridge_wo"},
+      {"/repair", R"({"kind": "ridge_wo", "tensors": "../r.safetensors"})",
+       "repair.tensors: \"../r.safetensors\"", "in the folder of the mask"},
+      {"/repair", R"({"kind": "ridge_wo", "tensors": "r.bin"})",
+       "repair.tensors: \"r.bin\"", ".safetensors"},
+      {"/repair", R"({"kind": "ridge_wo", "lambda": 1})",
+       "repair.lambda: ", "unknown key"},
       {"/layers/0/stream", R"([{"kv": 1}])",
        "layers[0].stream: ", "does not serve"},
       {"/layers/0/kv_dtype", R"(["int8"])",

@@ -24,27 +24,42 @@ ModelRunner::ModelRunner(Backend* backend, const ModelRunnerOptions& options)
       KvGeometry::BlocksFor(options.pool_tokens) * block_bytes + slab_bytes;
   pool_ = std::make_unique<BlockPool>(
       BlockPoolOptions{.capacity_bytes = capacity, .slab_bytes = slab_bytes});
+  Add(model_->whole());
+  arena_ = *backend->Allocate(capacity);
+}
+
+size_t ModelRunner::AddVariant(const VariantOptions& options) {
+  absl::StatusOr<std::shared_ptr<const Variant>> variant =
+      model_->MakeVariant(options);
+  CHECK(variant.ok()) << variant.status();
+  Add(*std::move(variant));
+  return variants_.size() - 1;
+}
+
+void ModelRunner::Add(std::shared_ptr<const Variant> variant) {
   std::vector<int64_t> sizes;
-  for (const KvGeometry& geometry : model_->geometries()) {
+  for (const KvGeometry& geometry : variant->geometries()) {
     sizes.push_back(geometry.block_bytes());
   }
-  groups_ = pool_->AddModel({}, sizes).value().groups;
-  arena_ = *backend->Allocate(capacity);
+  std::vector<GroupId> groups = pool_->AddModel({}, sizes).value().groups;
+  variants_.push_back({std::move(variant), std::move(groups)});
 }
 
 std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
   Batch batch;
   for (const Feed& feed : feeds) {
     Sequence& sequence = *feed.sequence;
-    sequence.tables.resize(groups_.size());
+    const Runnable& runs = variants_[sequence.variant];
+    sequence.tables.resize(runs.groups.size());
     const auto tokens = static_cast<int32_t>(feed.tokens.size());
     BatchSequence& to = batch.sequences.emplace_back();
-    for (size_t g = 0; g < groups_.size(); ++g) {
+    if (sequence.variant > 0) to.variant = runs.variant.get();
+    for (size_t g = 0; g < runs.groups.size(); ++g) {
       BlockTable& table = sequence.tables[g];
       const int64_t missing =
           KvGeometry::BlocksFor(sequence.past + tokens) - table.num_entries();
       std::vector<BlockRef> blocks =
-          pool_->Allocate(groups_[g], static_cast<int>(missing));
+          pool_->Allocate(runs.groups[g], static_cast<int>(missing));
       CHECK(static_cast<int64_t>(blocks.size()) == missing) << "pool too small";
       table.Append(std::move(blocks));
       to.blocks.push_back(table.offsets());
@@ -53,13 +68,17 @@ std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
     to.past = sequence.past;
     to.logits_rows = feed.logits_rows;
     to.head_gates = sequence.gates;
+    to.statistics = sequence.statistics;
+    to.statistics_from = sequence.statistics_from;
     sequence.past += tokens;
   }
   absl::StatusOr<Logits> logits = model_->Forward(batch, arena_->data());
   CHECK(logits.ok()) << logits.status();
   for (const Feed& feed : feeds) {
-    for (size_t g = 0; g < groups_.size(); ++g) {
-      const Retention& retention = model_->layout().groups()[g].retention;
+    const std::vector<KvGroup>& groups =
+        variants_[feed.sequence->variant].variant->layout().groups();
+    for (size_t g = 0; g < groups.size(); ++g) {
+      const Retention& retention = groups[g].retention;
       feed.sequence->tables[g].Slide(retention.FirstSeen(feed.sequence->past),
                                      /*num_tokens=*/0);
     }
@@ -90,15 +109,18 @@ std::vector<LogitsRow> ModelRunner::Prefill(Sequence* sequence,
 }
 
 std::vector<LogitsRow> ModelRunner::RunAlone(absl::Span<const int32_t> ids,
-                                             int32_t chunk) {
-  Sequence sequence;
+                                             int32_t chunk, size_t variant) {
+  Sequence sequence{.variant = variant};
   return Prefill(&sequence, ids, chunk);
 }
 
 std::vector<std::vector<LogitsRow>> ModelRunner::RunTogether(
     const std::vector<std::vector<int32_t>>& prompts,
-    const std::vector<int32_t>& chunks) {
+    const std::vector<int32_t>& chunks, const std::vector<size_t>& variants) {
   std::vector<Sequence> sequences(prompts.size());
+  for (size_t i = 0; i < variants.size(); ++i) {
+    sequences[i].variant = variants[i];
+  }
   std::vector<std::vector<LogitsRow>> rows(prompts.size());
   while (true) {
     std::vector<Feed> feeds;

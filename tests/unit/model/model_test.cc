@@ -209,16 +209,34 @@ double Distance(const LogitsRow& found, const LogitsRow& expected) {
 TEST(ModelForward, AgreesWithTheReferenceBackend) {
   const std::unique_ptr<Backend> cpu = CreateCpuBackend({});
   const std::unique_ptr<Backend> reference = CreateReferenceBackend();
+  // Rounding may fall either way where values are close: by a step of 2^-11 in
+  // f16, by one of 1/7 of the largest element in int4.
+  const struct KvDtypesCase {
+    KvDtype dtype;
+    KvHeadDtypes heads;
+    double tolerance;
+  } kDtypes[] = {
+      {KvDtype::kF32, {}, 2e-5},
+      {KvDtype::kF16, {}, 5e-3},
+      {KvDtype::kBf16, {}, 2e-2},
+      {KvDtype::kFp8E4m3, {}, 1e-1},
+      {KvDtype::kInt8, {}, 1e-1},
+      {KvDtype::kInt4, {}, 5e-1},
+      {KvDtype::kInt8,
+       {{0, {{1, KvDtype::kF16}}}, {1, {{0, KvDtype::kInt4}}}},
+       5e-1},
+  };
   const HeadMask masks[] = {
       {}, {{{0, {0, 2}}, {1, {0, 1, 2}}}}, {{{1, {0, 1, 2, 3, 4, 5}}}}};
   for (const char* name :
        {"llama_gqa", "llama_bias", "llama_rope_yarn", "llama_rope_llama3"}) {
     for (const HeadMask& mask : masks) {
-      for (KvDtype dtype : {KvDtype::kF32, KvDtype::kF16}) {
+      for (const KvDtypesCase& dtypes : kDtypes) {
         const ModelRunnerOptions options{
             .model = {.path = std::string(kTiny) + name,
                       .mask = mask,
-                      .kv_dtype = dtype}};
+                      .kv_dtype = dtypes.dtype,
+                      .kv_head_dtypes = dtypes.heads}};
         ModelRunner fast(cpu.get(), options);
         ModelRunner plain(reference.get(), options);
         std::vector<std::vector<int32_t>> prompts(3);
@@ -228,13 +246,13 @@ TEST(ModelForward, AgreesWithTheReferenceBackend) {
         }
         const auto found = fast.RunTogether(prompts, {40, 3, 1});
         const auto expected = plain.RunTogether(prompts, {40, 3, 1});
-        // Rounding to f16 may fall either way where values are close.
-        const double tolerance = dtype == KvDtype::kF32 ? 2e-5 : 5e-3;
         for (size_t p = 0; p < prompts.size(); ++p) {
           ASSERT_EQ(found[p].size(), prompts[p].size());
           for (size_t row = 0; row < found[p].size(); ++row) {
-            ASSERT_LE(Distance(found[p][row], expected[p][row]), tolerance)
-                << name << ", prompt " << p << ", row " << row;
+            ASSERT_LE(Distance(found[p][row], expected[p][row]),
+                      dtypes.tolerance)
+                << name << ", " << KvDtypeName(dtypes.dtype) << ", prompt " << p
+                << ", row " << row;
           }
         }
       }

@@ -9,44 +9,14 @@
 #include <vector>
 
 #include "base/check.h"
+#include "tests/unit/model/reference_pages.h"
 
 namespace headcount {
 namespace {
 
 size_t Size(int64_t value) { return static_cast<size_t>(value); }
 
-float FloatFromHalf(uint16_t half) {
-  const int exponent = (half >> 10) & 31;
-  const int fraction = half & 1023;
-  const float sign = (half & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) {
-    return fraction == 0 ? sign * std::numeric_limits<float>::infinity()
-                         : std::numeric_limits<float>::quiet_NaN();
-  }
-  return sign * (exponent == 0 ? std::ldexp(static_cast<float>(fraction), -24)
-                               : std::ldexp(static_cast<float>(1024 + fraction),
-                                            exponent - 25));
-}
-
-// To the nearest, ties to even.
-uint16_t HalfFromFloat(float value) {
-  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
-  const float magnitude = std::fabs(value);
-  if (std::isnan(value)) return 0x7E00;
-  if (magnitude >= 65520.0f) return static_cast<uint16_t>(sign | 0x7C00);
-  int exponent = 0;
-  std::frexp(magnitude, &exponent);  // magnitude < 2^exponent
-  exponent = std::max(exponent, -13);
-  // Multiples of 2^(exponent - 11) have 11 significant bits. A result of 2048
-  // carries into the exponent's bits by itself.
-  const float steps = std::nearbyint(std::ldexp(magnitude, 11 - exponent));
-  const int fraction = static_cast<int>(steps);
-  const int bits =
-      fraction < 1024 ? fraction : fraction + (exponent + 13) * 1024;
-  return static_cast<uint16_t>(sign | bits);
-}
-
-float ReadElement(const MatrixPiece& piece, int64_t row, int64_t col) {
+float ReadWeight(const MatrixPiece& piece, int64_t row, int64_t col) {
   const int64_t index = row * piece.stride + piece.first_col + col;
   if (piece.dtype == ElementType::kF32) {
     float value = 0;
@@ -55,7 +25,7 @@ float ReadElement(const MatrixPiece& piece, int64_t row, int64_t col) {
   }
   uint16_t bits = 0;
   std::memcpy(&bits, piece.data + index * 2, 2);
-  if (piece.dtype == ElementType::kF16) return FloatFromHalf(bits);
+  if (piece.dtype == ElementType::kF16) return reference::FloatFromHalf(bits);
   return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
 }
 
@@ -80,7 +50,7 @@ class ReferenceMatrix final : public Matrix {
       for (int64_t row = 0; row < piece.rows; ++row) {
         for (int64_t col = 0; col < piece.cols; ++col) {
           const size_t to = Size((piece.row + row) * cols_ + piece.col + col);
-          values_.at(to) = ReadElement(piece, row, col);
+          values_.at(to) = ReadWeight(piece, row, col);
           ++times_covered.at(to);
         }
       }
@@ -104,29 +74,12 @@ const ReferenceMatrix& Of(const Matrix& matrix) {
   return static_cast<const ReferenceMatrix&>(matrix);
 }
 
-float ReadKv(KvDtype dtype, const std::byte* page, int64_t index) {
-  if (dtype == KvDtype::kF32) {
-    float value = 0;
-    std::memcpy(&value, page + index * 4, 4);
-    return value;
-  }
-  uint16_t bits = 0;
-  std::memcpy(&bits, page + index * 2, 2);
-  return FloatFromHalf(bits);
-}
-
-void WriteKv(KvDtype dtype, float value, std::byte* page, int64_t index) {
-  if (dtype == KvDtype::kF32) {
-    std::memcpy(page + index * 4, &value, 4);
-    return;
-  }
-  const uint16_t bits = HalfFromFloat(value);
-  std::memcpy(page + index * 2, &bits, 2);
-}
-
 class ReferenceBackend final : public Backend {
  public:
   std::string name() const override { return "reference"; }
+  absl::Status CheckHeads(int /*head_dim*/, KvDtype /*dtype*/) const override {
+    return absl::OkStatus();
+  }
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return std::make_unique<ReferenceBuffer>(bytes);
@@ -186,10 +139,11 @@ class ReferenceBackend final : public Backend {
 
   void RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
                         void* arena) override {
-    const auto q = static_cast<int64_t>(layer.heads->query_heads.size());
-    const auto kv = static_cast<int64_t>(layer.heads->kv_heads.size());
+    const int64_t q = layer.query_heads;
+    const int64_t kv = layer.kv_heads;
     const int64_t dim = layer.head_dim;
     for (const StepSequence& sequence : inputs_.sequences) {
+      const VariantLayer& variant = VariantOf(layer, sequence);
       for (int64_t i = 0; i < sequence.num_rows; ++i) {
         float* row = qkv + (sequence.first_row + i) * (q + 2 * kv) * dim;
         const int64_t position = sequence.past + i;
@@ -202,13 +156,14 @@ class ReferenceBackend final : public Backend {
         for (int64_t head = 0; head < q + kv; ++head) {
           Rotate(position, dim, row + head * dim);
         }
-        for (int64_t slot = 0; slot < kv; ++slot) {
+        for (size_t slot = 0; slot < variant.heads->kv_heads.size(); ++slot) {
           const Location at =
               Locate(layer, sequence, position, static_cast<int>(slot), arena);
-          for (int64_t d = 0; d < dim; ++d) {
-            WriteKv(at.dtype, row[(q + slot) * dim + d], at.k, d);
-            WriteKv(at.dtype, row[(q + kv + slot) * dim + d], at.v, d);
-          }
+          const int64_t from = q + variant.kv_slots[slot];
+          reference::StoreRow(row + from * dim, dim, at.dtype, at.k,
+                              at.k_scale);
+          reference::StoreRow(row + (from + kv) * dim, dim, at.dtype, at.v,
+                              at.v_scale);
         }
       }
     }
@@ -216,16 +171,19 @@ class ReferenceBackend final : public Backend {
 
   void Attention(const AttentionLayer& layer, const float* qkv,
                  const void* arena, float* out) override {
-    const auto q = static_cast<int64_t>(layer.heads->query_heads.size());
-    const auto kv = static_cast<int64_t>(layer.heads->kv_heads.size());
+    const int64_t q = layer.query_heads;
+    const int64_t kv = layer.kv_heads;
     const int64_t dim = layer.head_dim;
     for (const StepSequence& sequence : inputs_.sequences) {
+      const VariantLayer& variant = VariantOf(layer, sequence);
       for (int64_t i = 0; i < sequence.num_rows; ++i) {
         const int64_t row = sequence.first_row + i;
-        for (int64_t slot = 0; slot < kv; ++slot) {
-          const KvHead& head = layer.heads->kv_heads[Size(slot)];
-          for (int64_t query = head.first_query;
-               query < head.first_query + head.num_queries; ++query) {
+        std::fill_n(out + row * q * dim, q * dim, 0.0f);
+        for (size_t slot = 0; slot < variant.heads->kv_heads.size(); ++slot) {
+          const KvHead& head = variant.heads->kv_heads[slot];
+          for (int j = 0; j < head.num_queries; ++j) {
+            const int64_t query =
+                variant.query_slots[Size(head.first_query + j)];
             Attend(layer, sequence, sequence.past + i, static_cast<int>(slot),
                    qkv + row * (q + 2 * kv) * dim + query * dim, arena,
                    out + (row * q + query) * dim);
@@ -236,7 +194,7 @@ class ReferenceBackend final : public Backend {
   }
 
   void GateHeads(const AttentionLayer& layer, float* context) override {
-    const auto heads = static_cast<int64_t>(layer.heads->query_heads.size());
+    const int64_t heads = layer.query_heads;
     const int64_t dim = layer.head_dim;
     for (const StepSequence& sequence : inputs_.sequences) {
       if (sequence.gates_begin < 0) continue;
@@ -283,20 +241,31 @@ class ReferenceBackend final : public Backend {
   struct Location {
     std::byte* k = nullptr;
     std::byte* v = nullptr;
+    std::byte* k_scale = nullptr;  // of quantised dtypes
+    std::byte* v_scale = nullptr;
     KvDtype dtype = KvDtype::kF32;
   };
 
+  static const VariantLayer& VariantOf(const AttentionLayer& layer,
+                                       const StepSequence& sequence) {
+    return layer.variants[Size(sequence.variant)];
+  }
+
   Location Locate(const AttentionLayer& layer, const StepSequence& sequence,
                   int64_t position, int slot, const void* arena) const {
-    const int group = layer.heads->kv_heads[Size(slot)].group;
-    const KvPage& page = layer.geometries[Size(group)].page(layer.layer, slot);
+    const VariantLayer& variant = VariantOf(layer, sequence);
+    const int group = variant.heads->kv_heads[Size(slot)].group;
+    const KvPage& page =
+        variant.geometries[Size(group)].page(layer.layer, slot);
     const int64_t block = inputs_.block_offsets[Size(
         sequence.block_begin[Size(group)] + position / kBlockTokens)];
     CHECK(block >= 0) << "position " << position << " has been given back";
-    const int64_t token_bytes = layer.head_dim * KvDtypeBytes(page.dtype);
-    auto* bytes = static_cast<std::byte*>(const_cast<void*>(arena)) + block +
-                  position % kBlockTokens * token_bytes;
-    return {bytes + page.k_offset, bytes + page.v_offset, page.dtype};
+    const int64_t token = position % kBlockTokens;
+    const int64_t row = token * KvRowBytes(layer.head_dim, page.dtype);
+    auto* bytes = static_cast<std::byte*>(const_cast<void*>(arena)) + block;
+    return {bytes + page.k_offset + row, bytes + page.v_offset + row,
+            bytes + page.k_scales_offset + token * 2,
+            bytes + page.v_scales_offset + token * 2, page.dtype};
   }
 
   void Rotate(int64_t position, int64_t dim, float* head) const {
@@ -317,14 +286,15 @@ class ReferenceBackend final : public Backend {
               int64_t position, int slot, const float* query, const void* arena,
               float* out) const {
     const int dim = layer.head_dim;
-    const int64_t first =
-        layer.heads->kv_heads[Size(slot)].retention.FirstSeen(position);
+    const int64_t first = VariantOf(layer, sequence)
+                              .heads->kv_heads[Size(slot)]
+                              .retention.FirstSeen(position);
     std::vector<double> weights;
     for (int64_t token = first; token <= position; ++token) {
       const Location at = Locate(layer, sequence, token, slot, arena);
       double dot = 0;
       for (int d = 0; d < dim; ++d) {
-        dot += static_cast<double>(query[d]) * ReadKv(at.dtype, at.k, d);
+        dot += query[d] * reference::ReadElement(at.k, at.k_scale, at.dtype, d);
       }
       weights.push_back(dot / std::sqrt(static_cast<double>(dim)));
     }
@@ -339,7 +309,8 @@ class ReferenceBackend final : public Backend {
       const Location at = Locate(layer, sequence, token, slot, arena);
       for (int d = 0; d < dim; ++d) {
         context[Size(d)] +=
-            weights[Size(token - first)] * ReadKv(at.dtype, at.v, d);
+            weights[Size(token - first)] *
+            reference::ReadElement(at.v, at.v_scale, at.dtype, d);
       }
     }
     for (int d = 0; d < dim; ++d) {

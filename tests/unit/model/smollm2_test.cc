@@ -196,6 +196,33 @@ TEST(SmolLm2, PruningAGroupInTenLayersSavesATenthOfTheCache) {
   EXPECT_EQ(bytes_of("groups"), 23'040 - 23'040 * 10 / 90);
 }
 
+// Heads of 64 are two whole blocks of quantised columns: zeros for them leave
+// the sums of the others as they are.
+TEST(SmolLm2, AVariantHasTheBitsOfACompactLoad) {
+  SKIP_WITHOUT_MODEL();
+  const std::unique_ptr<Backend> backend = CreateCpuBackend({});
+  const GoldenModel golden = ReadSmolLm2Golden();
+  const std::vector<int32_t>& ids = golden.cases.front().ids;
+  for (const Precision precision : {Precision::kFast, Precision::kExact}) {
+    const auto load = [&](const HeadMask& mask) {
+      return ModelRunner(backend.get(), {.model = {.path = *ModelPath(),
+                                                   .mask = mask,
+                                                   .precision = precision}});
+    };
+    ModelRunner base = load({});
+    const std::vector<LogitsRow> dense = base.RunAlone(ids, kChunk);
+    for (const auto& [name, mask] : golden.masks) {
+      const size_t variant = base.AddVariant({.mask = mask});
+      const std::vector<LogitsRow> want = load(mask).RunAlone(ids, kChunk);
+      EXPECT_EQ(base.RunAlone(ids, 7, variant), want) << name;
+      const auto together =
+          base.RunTogether({ids, ids}, {5, kChunk}, {variant});
+      EXPECT_EQ(together[0], want) << name;
+      EXPECT_EQ(together[1], dense) << name;
+    }
+  }
+}
+
 // A tensor of the GGUF file under its Hugging Face name, in float32 and with
 // the rows of each of `paired_heads` back in halves (0: as they are).
 struct Conversion {
