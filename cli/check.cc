@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "base/human.h"
 #include "cli/flags.h"
 #include "cli/model_files.h"
@@ -29,29 +28,34 @@ int64_t PoolTokens(int64_t pool_bytes, const v1::Model& model) {
   return bytes > 0 ? pool_bytes / bytes : 0;
 }
 
-void PrintFiles(absl::Span<const ModelFiles> models,
-                const CheckOptions& options, Console& console) {
+// By name of the model, in the order of the configuration; a variant has none.
+using FilesByName = std::vector<std::pair<std::string, ModelFiles>>;
+
+void PrintFiles(const FilesByName& models, const CheckOptions& options,
+                Console& console) {
   if (options.output == OutputFormat::kTable) {
-    for (const ModelFiles& files : models) {
+    for (const auto& [name, files] : models) {
       console.out << RenderModelFiles(files) << "\n";
     }
     return;
   }
   Json json = {{"models", Json::array()}};
-  for (const ModelFiles& files : models) {
+  for (const auto& [name, files] : models) {
     json["models"].push_back({{"files", ModelFilesJson(files)}});
   }
   PrintJson(console, json);
 }
 
-void PrintServed(absl::Span<const ModelFiles> models, const Server& server,
-                 int64_t pool, const CheckOptions& options, Console& console) {
+void PrintServed(const FilesByName& models, const Server& server, int64_t pool,
+                 const CheckOptions& options, Console& console) {
   if (options.output == OutputFormat::kJson) {
     Json json = {{"kv_pool_bytes", pool}, {"models", Json::array()}};
     for (const auto& model : server.models()) {
       Json entry = ModelJson(model->description);
       entry["kv_pool_tokens"] = PoolTokens(pool, model->description);
-      entry["files"] = ModelFilesJson(models[json["models"].size()]);
+      for (const auto& [name, files] : models) {
+        if (name == model->name) entry["files"] = ModelFilesJson(files);
+      }
       json["models"].push_back(std::move(entry));
     }
     PrintJson(console, json);
@@ -74,12 +78,13 @@ absl::Status Check(const CheckOptions& options, Console& console) {
   absl::StatusOr<config::v1::ServerConfig> config =
       ReadConfiguration(options.server);
   if (!config.ok()) return config.status();
-  std::vector<ModelFiles> models;
+  FilesByName models;
   absl::Status problem;
   for (config::v1::ModelSpec& spec : *config->mutable_models()) {
     spec.set_preload("on");  // it will have to, some time
-    models.push_back(ReadModelFiles(spec.source().path()));
-    for (const absl::Status& status : models.back().problems) {
+    if (IsVariant(spec)) continue;
+    models.emplace_back(spec.name(), ReadModelFiles(spec.source().path()));
+    for (const absl::Status& status : models.back().second.problems) {
       problem.Update(status);
     }
   }

@@ -47,6 +47,12 @@ absl::StatusOr<LabelledText> ParseLabelledText(const std::string& line,
   if (const nlohmann::json* label = FindString(*object, "label")) {
     result.label = label->get<std::string>();
   }
+  if (const nlohmann::json* target = FindString(*object, "target")) {
+    result.target = target->get<std::string>();
+  }
+  if (const nlohmann::json* split = FindString(*object, "split")) {
+    result.split = split->get<std::string>();
+  }
   return result;
 }
 

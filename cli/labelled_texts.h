@@ -1,6 +1,8 @@
-// Texts to classify from a file: JSON lines, plain or compressed by gzip.
+// Texts from a file, and what is expected of them: JSON lines, plain or
+// compressed by gzip.
 //
 //   {"label": "spam", "body": "You have won"}
+//   {"text": "Dear all, the ...", "target": "Meeting moved", "split": "test"}
 #pragma once
 
 #include <string>
@@ -12,7 +14,9 @@ namespace headcount {
 
 struct LabelledText {
   std::string text;
-  std::string label;  // the truth; empty: not known
+  std::string label;        // the truth; empty: not known
+  std::string target = {};  // the text that should follow; empty: not known
+  std::string split = {};   // as the line names it; empty: it does not
 };
 
 // One line. InvalidArgument, naming `where`, for what is no JSON object, for a

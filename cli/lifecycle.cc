@@ -1,6 +1,8 @@
 #include "cli/lifecycle.h"
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +13,7 @@
 #include "cli/flags.h"
 #include "cli/model_view.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "headcount/v1/model.grpc.pb.h"
 
 namespace headcount {
@@ -39,6 +42,34 @@ std::string StageText(v1::LoadModelResponse::Stage stage) {
   }
 }
 
+// The stages of a load as they come: a line each, and a bar of the bytes that
+// are read, on a terminal.
+class StageLines {
+ public:
+  explicit StageLines(Console& console) : console_(console) {}
+
+  void Show(const v1::LoadModelResponse& response) {
+    if (response.total_bytes() > 0) {
+      const int64_t total = response.total_bytes() / kMebibyte;
+      if (!bar_.has_value()) bar_.emplace(console_, "MiB of weights", total);
+      bar_->Show(response.read_bytes() / kMebibyte);
+      return;
+    }
+    bar_.reset();
+    if (response.stage() == v1::LoadModelResponse::STAGE_WAITING) return;
+    console_.err << absl::StrFormat("%7.2f s  %s\n",
+                                    response.elapsed_ms() / 1000,
+                                    StageText(response.stage()))
+                 << std::flush;
+  }
+
+ private:
+  static constexpr int64_t kMebibyte = int64_t{1} << 20;
+
+  Console& console_;
+  std::optional<Progress> bar_;
+};
+
 absl::Status Load(const LifecycleOptions& options, Console& console) {
   const Client client(options.client);
   grpc::ClientContext context;
@@ -50,13 +81,9 @@ absl::Status Load(const LifecycleOptions& options, Console& console) {
   v1::LoadModelResponse response;
   v1::Model model;
   double elapsed_ms = 0;
+  StageLines lines(console);
   while (stages->Read(&response)) {
-    if (response.stage() != v1::LoadModelResponse::STAGE_WAITING) {
-      console.err << absl::StrFormat("%7.2f s  %s\n",
-                                     response.elapsed_ms() / 1000,
-                                     StageText(response.stage()))
-                  << std::flush;
-    }
+    lines.Show(response);
     if (response.has_model()) model = response.model();
     elapsed_ms = response.elapsed_ms();
   }
@@ -134,7 +161,8 @@ Command LoadCommand(CLI::App& root) {
   app.footer(
       "A model is configured by the server's file, its arguments or its\n"
       "--models-dir, never by a client. With 'preload: off' it waits for this\n"
-      "command. A load that does not fit, or fails, changes nothing else.\n"
+      "command. A load that does not fit, or fails, changes nothing else. A\n"
+      "variant is loaded when its base is.\n"
       "From another machine it needs 'remote_admin: on' in the server's "
       "file.\n\n" +
       Examples({
@@ -160,7 +188,8 @@ Command UnloadCommand(CLI::App& root) {
   AddOutput(app, &options->output);
   app.footer(
       "New requests are refused at once (FAILED_PRECONDITION), running and\n"
-      "waiting ones may end until the deadline; the rest is UNAVAILABLE.\n\n" +
+      "waiting ones may end until the deadline; the rest is UNAVAILABLE. A\n"
+      "model stays while variants of it are loaded.\n\n" +
       Examples({
           {"when its requests have ended", "headcount unload smollm2-135m"},
           {"now", "headcount unload smollm2-135m --deadline 0s"},

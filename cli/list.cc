@@ -52,11 +52,12 @@ absl::Status List(const ListOptions& options, Console& console) {
                {"KV IN USE", Align::kRight},
                {"WEIGHTS", Align::kRight},
                {"RUNNING", Align::kRight},
-               {"WAITING", Align::kRight}});
+               {"WAITING", Align::kRight},
+               {""}});
   for (const v1::Model& model : response.models()) {
     if (model.num_layers() == 0) {  // not loaded: nothing is known of it
       table.AddRow({model.name(), StateName(model.state()), "-", "-", "-", "-",
-                    "-", "-", "-", "-"});
+                    "-", "-", "-", "-", VariantNote(model.variant_of())});
       continue;
     }
     table.AddRow({model.name(), StateName(model.state()),
@@ -67,7 +68,8 @@ absl::Status List(const ListOptions& options, Console& console) {
                   FormatByteSize(model.kv_bytes_used()),
                   FormatByteSize(model.weight_bytes()),
                   FormatCount(model.requests_running()),
-                  FormatCount(model.requests_waiting())});
+                  FormatCount(model.requests_waiting()),
+                  VariantNote(model.variant_of())});
   }
   console.out << table.Render();
   return absl::OkStatus();

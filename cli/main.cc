@@ -15,6 +15,11 @@
 //   headcount ps                         what runs, and who holds the KV pool
 //   headcount bench --streams 16         how fast it answers
 //
+// Find heads that a task can spare, and check what is left:
+//
+//   headcount prune --data mails.jsonl --kv-bytes 50%
+//   headcount verify mail-half --against mail --data test.jsonl
+//
 // Change what is served while it runs:
 //
 //   headcount load smollm2               a configured model
@@ -22,6 +27,7 @@
 //
 // Before serving and while it runs:
 //
+//   headcount plan config.json           what would it cost, what would fit?
 //   headcount check --config server.yaml would it serve?
 //   headcount health                     the probe of a container
 //
@@ -44,9 +50,12 @@
 #include "cli/help_markdown.h"
 #include "cli/lifecycle.h"
 #include "cli/list.h"
+#include "cli/plan.h"
+#include "cli/prune.h"
 #include "cli/ps.h"
 #include "cli/serve.h"
 #include "cli/show.h"
+#include "cli/verify.h"
 #include "cli/version.h"
 
 int main(int argc, char** argv) {
@@ -55,14 +64,13 @@ int main(int argc, char** argv) {
   Console console = Console::Standard(argv[0]);
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
-      ServeCommand(*root),    CheckCommand(*root),
-      GenerateCommand(*root), ChatCommand(*root),
-      ClassifyCommand(*root), BenchCommand(*root),
-      ListCommand(*root),     ShowCommand(*root),
-      PsCommand(*root),       LoadCommand(*root),
-      UnloadCommand(*root),   DrainCommand(*root),
-      HealthCommand(*root),   VersionCommand(*root),
-      DemoCommand(*root),     HelpMarkdownCommand(*root),
+      ServeCommand(*root),        CheckCommand(*root),   PlanCommand(*root),
+      GenerateCommand(*root),     ChatCommand(*root),    ClassifyCommand(*root),
+      BenchCommand(*root),        PruneCommand(*root),   VerifyCommand(*root),
+      ListCommand(*root),         ShowCommand(*root),    PsCommand(*root),
+      LoadCommand(*root),         UnloadCommand(*root),  DrainCommand(*root),
+      HealthCommand(*root),       VersionCommand(*root), DemoCommand(*root),
+      HelpMarkdownCommand(*root),
   };
   return RunCommand(*root, commands, {argv + 1, argv + argc}, console);
 }

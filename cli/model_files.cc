@@ -74,7 +74,7 @@ std::string PerLayer(const std::vector<LayerShape>& layers,
 int64_t KvBytesPerToken(const ModelConfig& config) {
   int64_t kv_heads = 0;
   for (const LayerShape& layer : config.heads) kv_heads += layer.kv_heads;
-  return kv_heads * 2 * config.head_dim * KvDtypeBytes(KvDtype::kF16);
+  return kv_heads * 2 * KvRowBytes(config.head_dim, KvDtype::kF16);
 }
 
 std::string RenderTypes(const std::vector<StoredType>& types) {

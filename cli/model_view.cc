@@ -1,5 +1,6 @@
 #include "cli/model_view.h"
 
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -47,12 +48,39 @@ std::string Kept(const v1::LayerHeads& layer) {
                      : absl::StrCat("last ", FormatCount(window));
 }
 
+// "int8", or "int8 (88), f16 (2)" where KV heads differ.
+std::string KvDtypes(const v1::Model& model) {
+  std::map<std::string, int> heads;
+  for (const v1::LayerHeads& layer : model.layers()) {
+    for (const v1::KvHead& head : layer.kv_heads()) ++heads[head.dtype()];
+  }
+  if (heads.size() < 2) return model.kv_dtype();
+  std::vector<std::string> parts;
+  const auto add = [&](const std::string& dtype) {
+    parts.push_back(absl::StrCat(dtype, " (", heads[dtype], ")"));
+  };
+  add(model.kv_dtype());
+  for (const auto& [dtype, count] : heads) {
+    if (dtype != model.kv_dtype()) add(dtype);
+  }
+  return absl::StrJoin(parts, ", ");
+}
+
+int64_t BytesPerToken(const v1::LayerHeads& layer) {
+  int64_t bytes = 0;
+  for (const v1::KvHead& head : layer.kv_heads()) {
+    bytes += head.bytes_per_token();
+  }
+  return bytes;
+}
+
 std::string RenderLayers(const v1::Model& model) {
   Table table({{"LAYER", Align::kRight},
                {"QUERY HEADS BY KV HEAD"},
                {"QUERY", Align::kRight},
                {"KV", Align::kRight},
                {"DTYPE"},
+               {"PER TOKEN", Align::kRight},
                {"KEEPS"}});
   for (const v1::LayerHeads& layer : model.layers()) {
     table.AddRow(
@@ -60,7 +88,7 @@ std::string RenderLayers(const v1::Model& model) {
          absl::StrCat(layer.query_heads_size(), "/",
                       layer.query_heads_unpruned()),
          absl::StrCat(layer.kv_heads_size(), "/", layer.kv_heads_unpruned()),
-         Dtypes(layer), Kept(layer)});
+         Dtypes(layer), FormatByteSize(BytesPerToken(layer)), Kept(layer)});
   }
   return table.Render();
 }
@@ -71,6 +99,7 @@ Json LayerJson(const v1::LayerHeads& layer) {
     kv_heads.push_back({{"index", head.index()},
                         {"query_heads", head.query_heads()},
                         {"dtype", head.dtype()},
+                        {"bytes_per_token", head.bytes_per_token()},
                         {"window", head.window()}});
   }
   return {{"layer", layer.layer()},
@@ -78,6 +107,20 @@ Json LayerJson(const v1::LayerHeads& layer) {
           {"kv_heads_unpruned", layer.kv_heads_unpruned()},
           {"query_heads", layer.query_heads()},
           {"kv_heads", kv_heads}};
+}
+
+std::string Name(const v1::Model& model) {
+  if (model.variant_of().empty()) return model.name();
+  return absl::StrCat(model.name(), ", ", VariantNote(model.variant_of()));
+}
+
+std::string Weights(const v1::Model& model) {
+  const int64_t bytes = model.weight_bytes();
+  if (model.variant_of().empty()) {
+    return Saved(bytes, bytes + model.weight_bytes_pruned());
+  }
+  return absl::StrCat(FormatByteSize(bytes), ", it shares those of ",
+                      model.variant_of());
 }
 
 }  // namespace
@@ -101,6 +144,10 @@ std::string StateName(v1::Model::State state) {
   }
 }
 
+std::string VariantNote(const std::string& variant_of) {
+  return variant_of.empty() ? "" : absl::StrCat("variant of ", variant_of);
+}
+
 std::string HeadStrip(const v1::LayerHeads& layer) {
   const int heads = layer.query_heads_unpruned();
   const int groups = layer.kv_heads_unpruned();
@@ -118,18 +165,17 @@ std::string HeadStrip(const v1::LayerHeads& layer) {
 
 std::string RenderModel(const v1::Model& model) {
   if (model.state() == v1::Model::STATE_FAILED) {
-    return RenderFields({{"name", model.name()},
+    return RenderFields({{"name", Name(model)},
                          {"now", "failed: it did not load"},
                          {"error", model.error()}});
   }
   const bool serving = model.state() != v1::Model::STATE_UNSPECIFIED;
-  const int64_t weights = model.weight_bytes();
   const std::string concurrent =
       model.max_concurrent() == 0
           ? "as many sequences as the pool holds"
           : absl::StrCat(model.max_concurrent(), " sequences at most");
   std::vector<std::pair<std::string, std::string>> fields = {
-      {"name", model.name()},
+      {"name", Name(model)},
       {"architecture",
        absl::StrFormat("%s, %d layers, hidden %d, head dim %d, vocabulary %s",
                        model.architecture(), model.num_layers(),
@@ -142,8 +188,8 @@ std::string RenderModel(const v1::Model& model) {
       {"KV per token",
        Saved(model.kv_bytes_per_token(), model.kv_bytes_per_token_unpruned())},
       {"KV per block", FormatByteSize(model.kv_block_bytes())},
-      {"weights", Saved(weights, weights + model.weight_bytes_pruned())},
-      {"precision", absl::StrCat(model.precision(), ", KV ", model.kv_dtype())},
+      {"weights", Weights(model)},
+      {"precision", absl::StrCat(model.precision(), ", KV ", KvDtypes(model))},
       {"labels", model.labels().empty()
                      ? "none (see `classify` in headcount.yaml)"
                      : absl::StrJoin(model.labels(), ", ")},
@@ -169,6 +215,7 @@ std::string RenderModel(const v1::Model& model) {
 Json ModelJson(const v1::Model& model) {
   Json json = {
       {"name", model.name()},
+      {"variant_of", model.variant_of()},
       {"state", StateName(model.state())},
       {"architecture", model.architecture()},
       {"num_layers", model.num_layers()},

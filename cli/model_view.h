@@ -11,6 +11,9 @@ namespace headcount {
 // "ready".
 std::string StateName(v1::Model::State state);
 
+// "variant of mailroom", or nothing where a model has weights of its own.
+std::string VariantNote(const std::string& variant_of);
+
 // The query heads of a layer, one character each: # runs, . is pruned; a space
 // between KV groups. "### #.# ..." is three groups of three. "-" for a layer
 // that never had attention.

@@ -1,4 +1,5 @@
-// A bar on stderr, on a terminal only: pipes and logs see nothing of it.
+// A bar on stderr, with the time that is left, on a terminal only: pipes and
+// logs see nothing of it.
 //
 //   Progress progress(console, "mails", 701);
 //   progress.Show(32);
@@ -25,10 +26,18 @@ class Progress {
   void Show(int64_t done);
 
  private:
+  // ", 1m20s left"; nothing in the first seconds.
+  std::string TimeLeft(int64_t done, absl::Time now);
+
   Console& console_;
   const std::string unit_;
   const int64_t total_;
+  const absl::Time start_;
   absl::Time last_ = absl::InfinitePast();
+  // Since when, and from where, the pace is measured: a second after the start,
+  // so that what was found done already does not count.
+  absl::Time pace_start_ = absl::InfinitePast();
+  int64_t pace_done_ = 0;
 };
 
 }  // namespace headcount

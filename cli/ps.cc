@@ -9,6 +9,7 @@
 #include "base/human.h"
 #include "cli/client.h"
 #include "cli/flags.h"
+#include "cli/model_view.h"
 #include "cli/output.h"
 #include "cli/table.h"
 #include "headcount/v1/model.grpc.pb.h"
@@ -27,6 +28,7 @@ Json PoolJson(const v1::Pool& pool) {
   Json models = Json::array();
   for (const v1::PoolModel& model : pool.models()) {
     models.push_back({{"name", model.name()},
+                      {"variant_of", model.variant_of()},
                       {"used_bytes", model.used_bytes()},
                       {"cached_bytes", model.cached_bytes()},
                       {"lent_bytes", model.lent_bytes()},
@@ -89,7 +91,8 @@ void PrintPool(const v1::Pool& pool, Console& console) {
                {"FLOOR", Align::kRight},
                {"CEILING", Align::kRight},
                {"PREFIX HITS", Align::kRight},
-               {"PREEMPTED", Align::kRight}});
+               {"PREEMPTED", Align::kRight},
+               {""}});
   for (const v1::PoolModel& model : pool.models()) {
     table.AddRow({model.name(), FormatCount(model.requests_running()),
                   FormatCount(model.requests_waiting()),
@@ -99,7 +102,8 @@ void PrintPool(const v1::Pool& pool, Console& console) {
                   FormatByteSize(model.floor_bytes()),
                   FormatByteSize(model.ceiling_bytes()),
                   Part(model.prefix_hit_tokens(), model.prefix_tokens()),
-                  FormatCount(model.preemptions())});
+                  FormatCount(model.preemptions()),
+                  VariantNote(model.variant_of())});
   }
   console.out << table.Render();
 }

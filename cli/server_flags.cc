@@ -77,8 +77,10 @@ void AddModelFlags(CLI::App& app, ServerFlags* flags) {
       [flags](const std::string& precision) {
         flags->overrides.emplace_back([precision](ServerConfig& config) {
           for (ModelSpec& spec : *config.mutable_models()) {
-            spec.set_precision(precision);
-            if (precision == "exact") spec.mutable_kv_cache()->set_dtype("f32");
+            if (!IsVariant(spec)) spec.set_precision(precision);
+            if (precision != "exact") continue;
+            spec.mutable_kv_cache()->set_dtype("f32");
+            spec.mutable_kv_cache()->clear_heads();
           }
         });
       },
@@ -110,6 +112,17 @@ void AddAddressFlags(CLI::App& app, ServerFlags* flags) {
       ->default_str(defaults.log_format());
 }
 
+void AddServiceFlags(CLI::App& app, ServerFlags* flags) {
+  app.add_flag_callback(
+      "--calibration",
+      [flags] {
+        flags->overrides.emplace_back(
+            [](ServerConfig& c) { c.set_calibration("on"); });
+      },
+      "serve the CalibrationService, which `prune` needs: it shows what a "
+      "model computes inside and costs far more than inference");
+}
+
 void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
   const ServerConfig defaults = DefaultServerConfig();
   AddByteSize(
@@ -121,6 +134,13 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
       },
       "memory for KV caches, shared by all models")
       ->default_str(defaults.kv_pool());
+  AddText(
+      app, flags, "--device",
+      [](ServerConfig& c, const std::string& v) { c.set_device(v); },
+      "where models run: cpu, cuda, cuda:1, or auto: a GPU where this build "
+      "can use one")
+      ->type_name("DEVICE")
+      ->default_str(defaults.device());
   AddNumber(
       app, flags, "--threads",
       [](ServerConfig& c, int32_t n) { c.set_threads(n); },
@@ -158,6 +178,7 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
 void AddServerFlags(CLI::App& app, ServerFlags* flags) {
   AddModelFlags(app, flags);
   AddAddressFlags(app, flags);
+  AddServiceFlags(app, flags);
   AddResourceFlags(app, flags);
   app.parse_complete_callback([flags] {
     if (flags->models.empty() && flags->config_path.empty() &&

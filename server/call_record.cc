@@ -127,14 +127,18 @@ void CallRecord::Complete(Request* request) const {
   request->tenant = tenant_;
 }
 
+void CallRecord::NameModel(absl::string_view name) {
+  if (serving_->models->FindEntry(name).has_value()) {
+    line_.model = std::string(name);
+  }
+}
+
 absl::StatusOr<std::shared_ptr<const ServedModel>> CallRecord::FindModel(
     absl::string_view name) {
   const absl::StatusOr<std::shared_ptr<const ServedModel>> model =
       serving_->models->Find(name);
   if (!model.ok()) {
-    if (serving_->models->FindEntry(name).has_value()) {
-      line_.model = std::string(name);
-    }
+    NameModel(name);
     return model;
   }
   model_ = (*model)->position;

@@ -62,6 +62,9 @@ class CallRecord {
   // Gives the request what it has of the call: deadline and tenant.
   void Complete(Request* request) const;
 
+  // Names the model in the log line, if it is one of the configuration.
+  void NameModel(absl::string_view name);
+
   // The model that the call names, or why it cannot run. From then on counts
   // and the log line are that model's; of one that did not load, the log line.
   absl::StatusOr<std::shared_ptr<const ServedModel>> FindModel(

@@ -8,10 +8,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "base/mutex.h"
 #include "server/call_record.h"
 #include "server/classification.h"
+#include "server/errors.h"
 #include "server/submission.h"
 #include "server/validation.h"
 
@@ -22,17 +22,6 @@ class ClassifyCall;
 
 std::string InputField(int input) {
   return absl::StrCat("inputs[", input, "]");
-}
-
-// `status` with the field before its text.
-absl::Status InField(absl::string_view field, const absl::Status& status) {
-  absl::Status result(status.code(),
-                      absl::StrCat(field, ": ", status.message()));
-  status.ForEachPayload(
-      [&result](absl::string_view url, const absl::Cord& payload) {
-        result.SetPayload(url, payload);
-      });
-  return result;
 }
 
 // One input of the call. Known to the engine until its OnEnd.

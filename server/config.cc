@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 #include <set>
 #include <string>
 #include <system_error>
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/human.h"
+#include "format/gguf.h"
 #include "server/limits.h"
 #include "server/yaml_message.h"
 #include "server/yaml_tree.h"
@@ -88,15 +90,11 @@ absl::StatusOr<ModelSpec> ReadModelFile(const std::string& yaml_path) {
 
 // Whether an entry of models_dir is meant to be one.
 bool LooksLikeAModel(const fs::path& path) {
-  if (IsGguf(path)) return IsFile(path);
-  if (!IsFolder(path)) return false;
   if (IsFile(path / kModelFile) || IsFile(path / "config.json")) return true;
-  std::error_code error;
-  for (fs::directory_iterator entry(path, error), end; !error && entry != end;
-       entry.increment(error)) {
-    if (IsGguf(entry->path())) return true;
-  }
-  return false;
+  const absl::StatusOr<std::optional<std::string>> gguf =
+      FindGguf(path.string());
+  if (!gguf.ok()) return true;  // reading it says what is wrong
+  return gguf->has_value() && IsFile(**gguf);
 }
 
 // Each key of `over` replaces that of `base` as a whole.
@@ -110,6 +108,8 @@ ModelSpec Overlay(ModelSpec base, const ModelSpec& over) {
   return base;
 }
 
+// Not for a variant: it has no folder to be named after, and what else it
+// leaves out is its base's to say.
 void SetDefaults(ModelSpec* spec) {
   if (spec->name().empty()) {
     // "models/x/" ends in an empty file name.
@@ -135,19 +135,20 @@ absl::Status At(const std::string& where, const absl::Status& status) {
 // validates. `where` stands before the keys of `spec` in errors.
 absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where) {
   const std::string& folder = spec.source().path();
-  if (folder.empty()) {
+  if (folder.empty() && !IsVariant(spec)) {
     return At(where,
               absl::InvalidArgumentError(
                   "source.path: missing; the folder of the weights, or a .gguf "
-                  "file"));
+                  "file; or source.variant_of, the model whose weights these "
+                  "are"));
   }
   const fs::path beside = fs::path(folder) / kModelFile;
-  if (IsFile(beside)) {
+  if (!folder.empty() && IsFile(beside)) {
     absl::StatusOr<ModelSpec> base = ReadModelFile(beside.string());
     if (!base.ok()) return base.status();
     spec = Overlay(*std::move(base), spec);
   }
-  SetDefaults(&spec);
+  if (!IsVariant(spec)) SetDefaults(&spec);
   const absl::Status status = ValidateModelSpec(spec);
   if (!status.ok()) return At(where, status);
   return spec;
@@ -162,11 +163,13 @@ ServerConfig DefaultServerConfig() {
   config.set_kv_pool("1GiB");
   config.set_step_tokens(256);
   config.set_threads(0);
+  config.set_device("auto");
   config.mutable_queue()->set_requests(1024);
   config.mutable_queue()->set_tokens(0);
   config.mutable_queue()->set_bytes("64MiB");
   config.set_prefix_cache("on");
   config.set_remote_admin("off");
+  config.set_calibration("off");
   config.set_watermark(0.01);
   config.mutable_drain()->set_grace("5s");
   config.mutable_drain()->set_deadline("30s");
@@ -286,10 +289,29 @@ HeadMask HeadMaskOf(const ModelSpec& spec) {
   return mask;
 }
 
+bool IsVariant(const ModelSpec& spec) {
+  return !spec.source().variant_of().empty();
+}
+
 KvDtype KvDtypeOf(const ModelSpec& spec) {
   const absl::StatusOr<KvDtype> dtype = ParseKvDtype(spec.kv_cache().dtype());
   CHECK(dtype.ok()) << "not validated: " << dtype.status();
   return *dtype;
+}
+
+KvHeadDtypes KvHeadDtypesOf(const ModelSpec& spec) {
+  KvHeadDtypes dtypes;
+  for (const config::v1::KvHeads& entry : spec.kv_cache().heads()) {
+    const absl::StatusOr<KvDtype> dtype = ParseKvDtype(entry.dtype());
+    CHECK(dtype.ok()) << "not validated: " << dtype.status();
+    std::set<int> heads;
+    for (const std::string& range : entry.kv_heads()) {
+      const absl::Status status = ParseHeadRange(range, &heads);
+      CHECK(status.ok()) << "not validated: " << status;
+    }
+    for (const int head : heads) dtypes[entry.layer()][head] = *dtype;
+  }
+  return dtypes;
 }
 
 absl::Duration DrainGraceOf(const ServerConfig& config) {

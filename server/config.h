@@ -17,6 +17,7 @@
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "headcount/config/v1/config.pb.h"
+#include "heads/head_layout.h"
 #include "heads/head_mask.h"
 #include "heads/kv_dtype.h"
 
@@ -38,12 +39,13 @@ absl::StatusOr<config::v1::ServerConfig> ReadServerConfig(
 absl::Status AddModelsOfFolder(config::v1::ServerConfig* config);
 
 // `path` is a folder of weights, with or without a headcount.yaml, or such a
-// file itself. Defaults are filled in; name, source.path, precision and
-// kv_cache.dtype are always set.
+// file itself. Defaults are filled in; name, source.path, precision, preload
+// and kv_cache.dtype are always set. A variant has source.variant_of instead of
+// a path, and what it takes over from its base stays empty.
 absl::StatusOr<config::v1::ModelSpec> ReadModelSpec(const std::string& path);
 
 // What can be told without opening a model: ranges, names (each once), sizes,
-// durations and addresses. At least one model.
+// durations, addresses, and what variants are of. At least one model.
 absl::Status ValidateServerConfig(const config::v1::ServerConfig& config);
 // The same without a look at the models.
 absl::Status ValidateServerKeys(const config::v1::ServerConfig& config);
@@ -53,10 +55,14 @@ absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec);
 // kMaxModelNameBytes.
 bool IsModelName(absl::string_view name);
 
+// Whether it shares the weights of another model, source.variant_of.
+bool IsVariant(const config::v1::ModelSpec& spec);
+
 // Parts of a valid configuration as the engine takes them.
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
 HeadMask HeadMaskOf(const config::v1::ModelSpec& spec);
-KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);
+KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);  // not of a variant
+KvHeadDtypes KvHeadDtypesOf(const config::v1::ModelSpec& spec);
 PoolQuota QuotaOf(const config::v1::ModelSpec& spec);
 double ShareOf(const config::v1::ModelSpec& spec);
 absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);

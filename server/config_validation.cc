@@ -1,11 +1,16 @@
 // The rules of config.h that need no file: one table for each kind of value.
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "backend/create_backend.h"
 #include "base/human.h"
 #include "server/config.h"
 #include "server/limits.h"
@@ -18,8 +23,8 @@ absl::Status Invalid(absl::string_view path, absl::string_view text) {
   return absl::InvalidArgumentError(absl::StrCat(path, ": ", text));
 }
 
-absl::Status CheckRange(absl::string_view path, int64_t value, int64_t low,
-                        int64_t high) {
+absl::Status CheckBounds(absl::string_view path, int64_t value, int64_t low,
+                         int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return Invalid(path, absl::StrCat(value, " is not from ", low, " to ", high));
 }
@@ -73,6 +78,13 @@ absl::Status CheckShare(double share) {
                                        " to ", kMaxShare));
 }
 
+absl::Status CheckDevice(const std::string& value) {
+  if (ParseDeviceName(value).has_value()) return absl::OkStatus();
+  return Invalid("device", absl::StrCat("'", value,
+                                        "' is not auto, cpu, cuda or a GPU "
+                                        "by its number, such as cuda:0"));
+}
+
 absl::Status CheckChoice(absl::string_view path, absl::string_view value,
                          absl::string_view one, absl::string_view other) {
   if (value == one || value == other) return absl::OkStatus();
@@ -81,7 +93,7 @@ absl::Status CheckChoice(absl::string_view path, absl::string_view value,
 }
 
 // The first that is not OK.
-absl::Status FirstError(std::initializer_list<absl::Status> checks) {
+absl::Status FirstInvalid(std::initializer_list<absl::Status> checks) {
   for (const absl::Status& status : checks) {
     if (!status.ok()) return status;
   }
@@ -133,17 +145,146 @@ absl::Status CheckClassify(const config::v1::Classify& classify) {
   return absl::OkStatus();
 }
 
-absl::Status CheckKvDtype(const config::v1::ModelSpec& spec) {
-  const std::string& dtype = spec.kv_cache().dtype();
+absl::Status CheckKvDtype(absl::string_view path, const std::string& dtype,
+                          const std::string& precision) {
   const absl::StatusOr<KvDtype> parsed = ParseKvDtype(dtype);
-  if (!parsed.ok()) {
-    return Invalid("kv_cache.dtype", parsed.status().message());
+  if (!parsed.ok()) return Invalid(path, parsed.status().message());
+  if (precision == "exact" && *parsed != KvDtype::kF32) {
+    return Invalid(path, absl::StrCat("'", dtype,
+                                      "' contradicts precision: exact, which "
+                                      "keeps the cache in f32"));
   }
-  if (spec.precision() == "exact" && *parsed != KvDtype::kF32) {
-    return Invalid("kv_cache.dtype",
-                   absl::StrCat("'", dtype,
-                                "' contradicts precision: exact, which keeps "
-                                "the cache in f32"));
+  return absl::OkStatus();
+}
+
+// Entry `index` of kv_cache.heads; `seen`: the entry of each head of a layer
+// that earlier ones have named. Whether the model has them is for it to say.
+absl::Status CheckKvHeads(const config::v1::ModelSpec& spec, int index,
+                          std::map<std::pair<int, int>, int>* seen) {
+  const config::v1::KvHeads& entry = spec.kv_cache().heads(index);
+  const std::string path = absl::StrCat("kv_cache.heads[", index, "]");
+  if (!entry.has_layer() || entry.layer() < 0) {
+    return Invalid(path + ".layer", entry.has_layer()
+                                        ? "layers count from 0"
+                                        : "missing; layers count from 0");
+  }
+  if (entry.kv_heads().empty()) {
+    return Invalid(path + ".kv_heads", "missing; a list such as [0, 2-3]");
+  }
+  std::set<int> heads;
+  for (int i = 0; i < entry.kv_heads_size(); ++i) {
+    const absl::Status status = ParseHeadRange(entry.kv_heads(i), &heads);
+    if (!status.ok()) {
+      return Invalid(absl::StrCat(path, ".kv_heads[", i, "]"),
+                     status.message());
+    }
+  }
+  for (const int head : heads) {
+    const auto [other, is_new] = seen->insert({{entry.layer(), head}, index});
+    if (is_new) continue;
+    return Invalid(
+        path + ".kv_heads",
+        absl::StrCat("KV head ", head, " of layer ", entry.layer(),
+                     " is in kv_cache.heads[", other->second, "], too"));
+  }
+  if (entry.dtype().empty()) {
+    return Invalid(path + ".dtype", "missing; how these heads are stored");
+  }
+  return CheckKvDtype(path + ".dtype", entry.dtype(), spec.precision());
+}
+
+absl::Status CheckKvCache(const config::v1::ModelSpec& spec) {
+  // A variant may leave the dtype to its base.
+  const bool inherits = IsVariant(spec) && spec.kv_cache().dtype().empty();
+  absl::Status status =
+      inherits ? absl::OkStatus()
+               : CheckKvDtype("kv_cache.dtype", spec.kv_cache().dtype(),
+                              spec.precision());
+  std::map<std::pair<int, int>, int> seen;
+  for (int i = 0; status.ok() && i < spec.kv_cache().heads_size(); ++i) {
+    status = CheckKvHeads(spec, i, &seen);
+  }
+  return status.ok() ? CheckQuota(spec.kv_cache().quota()) : status;
+}
+
+// What a variant has of its base is not its own to say.
+absl::Status CheckVariantKeys(const config::v1::ModelSpec& spec) {
+  const std::string& base = spec.source().variant_of();
+  if (!spec.source().path().empty()) {
+    return Invalid("source",
+                   "has path and variant_of; a variant has no "
+                   "weights of its own: leave one of them out");
+  }
+  if (spec.name().empty()) {
+    return Invalid("name",
+                   "missing; a variant has no folder to be named after");
+  }
+  if (spec.name() == base) {
+    return Invalid(
+        "source.variant_of",
+        absl::StrCat("'", base, "' is the name of this model itself"));
+  }
+  if (!spec.precision().empty()) {
+    return Invalid("precision",
+                   absl::StrCat("is that of the weights; say it of "
+                                "the base, '",
+                                base, "'"));
+  }
+  if (spec.share() != 0) {
+    return Invalid("share", absl::StrCat("a variant runs in the steps of its "
+                                         "base; say it of that, '",
+                                         base, "'"));
+  }
+  return absl::OkStatus();
+}
+
+// Those that both kinds of models have.
+absl::Status CheckModelKeys(const config::v1::ModelSpec& spec) {
+  constexpr int64_t kMost = INT32_MAX;
+  return FirstInvalid(
+      {CheckKvCache(spec), CheckShare(spec.share()), CheckHeads(spec.heads()),
+       CheckBounds("limits.max_context", spec.limits().max_context(), 0, kMost),
+       CheckBounds("limits.max_concurrent", spec.limits().max_concurrent(), 0,
+                   kMost),
+       spec.has_classify() ? CheckClassify(spec.classify())
+                           : absl::OkStatus()});
+}
+
+// Errors begin with a key of the model.
+absl::Status CheckBase(const config::v1::ModelSpec& spec,
+                       const config::v1::ServerConfig& config) {
+  const std::string& name = spec.source().variant_of();
+  const auto base =
+      std::find_if(config.models().begin(), config.models().end(),
+                   [&](const auto& other) { return other.name() == name; });
+  if (base == config.models().end()) {
+    return Invalid("source.variant_of",
+                   absl::StrCat("there is no model '", name, "'"));
+  }
+  if (IsVariant(*base)) {
+    return Invalid("source.variant_of",
+                   absl::StrCat("'", name,
+                                "' is a variant itself; name a model "
+                                "that has weights"));
+  }
+  if (spec.preload() == "on" && base->preload() == "off") {
+    return Invalid("preload",
+                   absl::StrCat("'on', but its base, '", name, "', has 'off'"));
+  }
+  if (base->precision() == "exact") {
+    std::vector<std::pair<std::string, std::string>> dtypes = {
+        {"kv_cache.dtype", spec.kv_cache().dtype()}};
+    for (int i = 0; i < spec.kv_cache().heads_size(); ++i) {
+      dtypes.emplace_back(absl::StrCat("kv_cache.heads[", i, "].dtype"),
+                          spec.kv_cache().heads(i).dtype());
+    }
+    for (const auto& [key, dtype] : dtypes) {
+      if (dtype.empty() || dtype == "f32") continue;
+      return Invalid(
+          key, absl::StrCat("'", dtype,
+                            "' contradicts precision: exact of its base, '",
+                            name, "', which keeps the cache in f32"));
+    }
   }
   return absl::OkStatus();
 }
@@ -165,26 +306,28 @@ bool IsModelName(absl::string_view name) {
 }
 
 absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec) {
+  const bool variant = IsVariant(spec);
+  if (variant) {
+    const absl::Status status = CheckVariantKeys(spec);
+    if (!status.ok()) return status;
+  }
   if (!IsModelName(spec.name())) {
     return Invalid("name", absl::StrCat("'", spec.name(),
                                         "' is not a model name: letters, "
                                         "digits, '.', '_' and '-', at most ",
                                         kMaxModelNameBytes));
   }
-  if (spec.source().path().empty()) {
+  if (!variant && spec.source().path().empty()) {
     return Invalid("source.path", "missing; the folder of the weights");
   }
-  constexpr int64_t kMost = INT32_MAX;
-  return FirstError(
-      {CheckChoice("precision", spec.precision(), "fast", "exact"),
-       CheckChoice("preload", spec.preload(), "on", "off"), CheckKvDtype(spec),
-       CheckQuota(spec.kv_cache().quota()), CheckShare(spec.share()),
-       CheckHeads(spec.heads()),
-       CheckRange("limits.max_context", spec.limits().max_context(), 0, kMost),
-       CheckRange("limits.max_concurrent", spec.limits().max_concurrent(), 0,
-                  kMost),
-       spec.has_classify() ? CheckClassify(spec.classify())
-                           : absl::OkStatus()});
+  // Those that a variant may leave out.
+  const absl::Status status = FirstInvalid(
+      {variant ? absl::OkStatus()
+               : CheckChoice("precision", spec.precision(), "fast", "exact"),
+       variant && spec.preload().empty()
+           ? absl::OkStatus()
+           : CheckChoice("preload", spec.preload(), "on", "off")});
+  return status.ok() ? CheckModelKeys(spec) : status;
 }
 
 absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
@@ -194,18 +337,20 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
         "watermark",
         absl::StrCat(config.watermark(), " is not from 0 to ", kMaxWatermark));
   }
-  return FirstError(
+  return FirstInvalid(
       {CheckAddress("listen", config.listen()),
        CheckAddress("metrics_listen", config.metrics_listen()),
        CheckByteSize("kv_pool", config.kv_pool()),
-       CheckRange("step_tokens", config.step_tokens(), 1, kMaxStepTokens),
-       CheckRange("threads", config.threads(), 0, kMaxThreads),
-       CheckRange("queue.requests", config.queue().requests(), 1,
-                  kMaxQueuedRequests),
-       CheckRange("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
+       CheckBounds("step_tokens", config.step_tokens(), 1, kMaxStepTokens),
+       CheckBounds("threads", config.threads(), 0, kMaxThreads),
+       CheckDevice(config.device()),
+       CheckBounds("queue.requests", config.queue().requests(), 1,
+                   kMaxQueuedRequests),
+       CheckBounds("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
        CheckByteSize("queue.bytes", config.queue().bytes()),
        CheckChoice("prefix_cache", config.prefix_cache(), "on", "off"),
        CheckChoice("remote_admin", config.remote_admin(), "on", "off"),
+       CheckChoice("calibration", config.calibration(), "on", "off"),
        CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
        CheckDuration("drain.deadline", config.drain().deadline(),
                      kMaxDrainDeadline),
@@ -230,6 +375,14 @@ absl::Status ValidateServerConfig(const config::v1::ServerConfig& config) {
       return Invalid(path + ".name",
                      absl::StrCat("'", config.models(i).name(),
                                   "' is the name of two models"));
+    }
+  }
+  for (int i = 0; i < config.models_size(); ++i) {
+    if (!IsVariant(config.models(i))) continue;
+    status = CheckBase(config.models(i), config);
+    if (!status.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("models[", i, "].", status.message()));
     }
   }
   return absl::OkStatus();

@@ -20,16 +20,16 @@ struct Resident {
   std::shared_ptr<const ServedModel> served;
   EngineSnapshot::PerModel now;
 };
+using Residents = std::vector<Resident>;
 
-std::vector<Resident> Residents(const EngineSnapshot& snapshot,
-                                const ModelTable& models) {
-  std::vector<Resident> residents;
+Residents ResidentsOf(const EngineSnapshot& snapshot,
+                      const ModelTable& models) {
+  Residents residents;
   for (const ModelEntry& entry : models.entries()) {
     if (entry.served == nullptr) continue;
-    const auto index = static_cast<size_t>(entry.served->index);
-    // The snapshot may be older than the model.
-    if (index >= snapshot.models.size()) continue;
-    residents.push_back({entry.served, snapshot.models[index]});
+    const EngineSnapshot::PerModel* const now =
+        snapshot.model(entry.served->index);
+    if (now != nullptr) residents.push_back({entry.served, *now});
   }
   return residents;
 }
@@ -52,15 +52,14 @@ void AddServer(ServerState state, Families* families) {
           .Build());
 }
 
-void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
-                 Families* families) {
+void AddRequests(const Residents& residents, Families* families) {
   auto running =
       FamilyBuilder::Gauge("headcount_requests_running", "Sequences that run.");
   auto waiting =
       FamilyBuilder::Gauge("headcount_requests_waiting", "Requests that wait.");
   int64_t all_running = 0;
   int64_t all_waiting = 0;
-  for (const Resident& resident : Residents(snapshot, models)) {
+  for (const Resident& resident : residents) {
     const EngineSnapshot::PerModel& model = resident.now;
     const MetricLabels labels = {{"model", resident.served->name}};
     running.Add(labels, model.running);
@@ -83,7 +82,7 @@ void AddRequests(const EngineSnapshot& snapshot, const ModelTable& models,
 }
 
 // What each model found in the prefix cache, and lost to others.
-void AddSharing(const EngineSnapshot& snapshot, const ModelTable& models,
+void AddSharing(const EngineSnapshot& snapshot, const Residents& residents,
                 Families* families) {
   auto preemptions =
       FamilyBuilder::Counter("headcount_preemptions_total",
@@ -94,7 +93,7 @@ void AddSharing(const EngineSnapshot& snapshot, const ModelTable& models,
   auto cached = FamilyBuilder::Counter(
       "headcount_cached_prompt_tokens_total",
       "Of those, tokens found there and not computed again.");
-  for (const Resident& resident : Residents(snapshot, models)) {
+  for (const Resident& resident : residents) {
     const EngineSnapshot::PerModel& model = resident.now;
     const MetricLabels labels = {{"model", resident.served->name}};
     preemptions.Add(labels, static_cast<double>(model.preemptions));
@@ -155,8 +154,8 @@ void AddPool(const EngineSnapshot& snapshot, const std::string& device,
           .Build());
 }
 
-void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
-           const std::string& device, Families* families) {
+void AddKv(const Residents& residents, const std::string& device,
+           Families* families) {
   auto bytes = FamilyBuilder::Gauge("headcount_kv_bytes",
                                     "KV cache in blocks of a model.");
   auto lent = FamilyBuilder::Gauge("headcount_kv_lent_bytes",
@@ -164,6 +163,9 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
   auto floor = FamilyBuilder::Gauge(
       "headcount_kv_floor_bytes",
       "What of the pool a model can count on (kv_cache.quota.min).");
+  auto ceiling = FamilyBuilder::Gauge(
+      "headcount_kv_ceiling_bytes",
+      "What of the pool a model can have at most (kv_cache.quota.max).");
   auto per_token = FamilyBuilder::Gauge(
       "headcount_kv_bytes_per_token", "KV cache of one token, after pruning.");
   auto saved = FamilyBuilder::Gauge(
@@ -171,7 +173,7 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
       "What the resident tokens of a model would cost more without pruning.");
   int64_t block_bytes = 0;
   double token_bytes = 0;
-  for (const Resident& resident : Residents(snapshot, models)) {
+  for (const Resident& resident : residents) {
     const EngineSnapshot::PerModel& now = resident.now;
     const v1::Model& model = resident.served->description;
     const auto kept = static_cast<double>(model.kv_bytes_per_token());
@@ -183,6 +185,8 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
              static_cast<double>(now.kv.lent));
     floor.Add({{"model", model.name()}, {"device", device}},
               static_cast<double>(now.kv.floor));
+    ceiling.Add({{"model", model.name()}, {"device", device}},
+                static_cast<double>(now.kv.ceiling));
     per_token.Add({{"model", model.name()}}, kept);
     saved.Add({{"model", model.name()}}, (dense - kept) * tokens);
     block_bytes += now.kv.used;
@@ -191,6 +195,7 @@ void AddKv(const EngineSnapshot& snapshot, const ModelTable& models,
   families->push_back(bytes.Build());
   families->push_back(lent.Build());
   families->push_back(floor.Build());
+  families->push_back(ceiling.Build());
   families->push_back(per_token.Build());
   families->push_back(saved.Build());
   const double fragmentation =
@@ -231,7 +236,8 @@ void AddModels(const ModelTable& models, Families* families) {
   auto info = FamilyBuilder::Gauge(
       "headcount_model_info",
       "Always 1; heads and kv_heads are those of the unpruned model, dtype is "
-      "that of the KV cache, mask a digest of the pruned heads.");
+      "that of the KV cache, mask a digest of the pruned heads, variant_of the "
+      "model whose weights it shares.");
   auto heads = FamilyBuilder::Gauge("headcount_model_heads",
                                     "Query heads that run, and those pruned.");
   auto load = FamilyBuilder::Gauge("headcount_model_load_seconds",
@@ -246,7 +252,8 @@ void AddModels(const ModelTable& models, Families* families) {
               {"heads", absl::StrCat(model.query_heads_unpruned())},
               {"kv_heads", absl::StrCat(model.kv_heads_unpruned())},
               {"head_dim", absl::StrCat(model.head_dim())},
-              {"mask", served.mask_digest}},
+              {"mask", served.mask_digest},
+              {"variant_of", served.base}},
              1);
     heads.Add({{"model", served.name}, {"state", "active"}},
               model.query_heads());
@@ -297,12 +304,13 @@ void AddModelStates(const ModelTable& models, ServerState state,
 Families SnapshotFamilies(const EngineSnapshot& snapshot,
                           const ModelTable& models, const std::string& device,
                           ServerState state) {
+  const Residents residents = ResidentsOf(snapshot, models);
   Families families;
   AddServer(state, &families);
-  AddRequests(snapshot, models, &families);
-  AddSharing(snapshot, models, &families);
+  AddRequests(residents, &families);
+  AddSharing(snapshot, residents, &families);
   AddPool(snapshot, device, &families);
-  AddKv(snapshot, models, device, &families);
+  AddKv(residents, device, &families);
   AddCacheInfo(snapshot, models, device, &families);
   AddModels(models, &families);
   AddModelStates(models, state, &families);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "google/protobuf/message.h"
 #include "google/rpc/error_details.pb.h"
@@ -18,11 +19,11 @@ namespace {
 
 constexpr char kDomain[] = "headcount.dev";
 
-constexpr std::array<absl::string_view, 14> kReasonNames = {
+constexpr std::array<absl::string_view, 15> kReasonNames = {
     "INVALID_REQUEST", "TOO_LONG",         "KV_EXHAUSTED", "UNKNOWN_MODEL",
-    "MODEL_FAILED",    "MODEL_NOT_LOADED", "NOT_OFFERED",  "QUEUE_FULL",
-    "DRAINING",        "SLOW_READER",      "DEADLINE",     "CANCELLED",
-    "NOT_ALLOWED",     "INTERNAL"};
+    "MODEL_FAILED",    "MODEL_NOT_LOADED", "HAS_VARIANTS", "NOT_OFFERED",
+    "QUEUE_FULL",      "DRAINING",         "SLOW_READER",  "DEADLINE",
+    "CANCELLED",       "NOT_ALLOWED",      "INTERNAL"};
 
 std::string TypeUrl(const google::protobuf::Message& message) {
   return absl::StrCat("type.googleapis.com/",
@@ -118,6 +119,34 @@ absl::Status ModelLoadingError(absl::string_view name) {
   AttachModel(name, &status);
   return WithRetry(WithReason(std::move(status), Reason::kModelNotLoaded),
                    kMinRetryDelay);
+}
+
+absl::Status BaseNotLoadedError(absl::string_view name,
+                                absl::string_view base) {
+  absl::Status status = absl::FailedPreconditionError(absl::StrCat(
+      "model '", name, "' is a variant of '", base,
+      "', which is not loaded; load that first: headcount load ", base));
+  AttachModel(base, &status);
+  return WithReason(std::move(status), Reason::kModelNotLoaded);
+}
+
+absl::Status HasVariantsError(absl::string_view name,
+                              const std::vector<std::string>& variants) {
+  absl::Status status = absl::FailedPreconditionError(
+      absl::StrCat("model '", name, "' has variants that share its weights, '",
+                   absl::StrJoin(variants, "', '"), "'; unload them first"));
+  AttachModel(name, &status);
+  return WithReason(std::move(status), Reason::kHasVariants);
+}
+
+absl::Status InField(absl::string_view field, const absl::Status& status) {
+  absl::Status result(status.code(),
+                      absl::StrCat(field, ": ", status.message()));
+  status.ForEachPayload(
+      [&result](absl::string_view url, const absl::Cord& payload) {
+        result.SetPayload(url, payload);
+      });
+  return result;
 }
 
 absl::Status WithReason(absl::Status status, Reason reason) {

@@ -10,6 +10,8 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -26,7 +28,8 @@ enum class Reason {
   kUnknownModel,
   kModelFailed,  // it did not load
   kModelNotLoaded,
-  kNotOffered,  // the model is not set up for the method
+  kHasVariants,  // others share its weights
+  kNotOffered,   // the model is not set up for the method
   kQueueFull,
   kDraining,
   kSlowReader,
@@ -52,6 +55,15 @@ absl::Status ModelFailedError(absl::string_view name, absl::string_view error);
 // loaded; UNAVAILABLE with RetryInfo as well, for one that is being loaded.
 absl::Status ModelNotLoadedError(absl::string_view name);
 absl::Status ModelLoadingError(absl::string_view name);
+
+// FAILED_PRECONDITION with ResourceInfo: a variant cannot be loaded without its
+// base, and a base cannot be unloaded while others share its weights.
+absl::Status BaseNotLoadedError(absl::string_view name, absl::string_view base);
+absl::Status HasVariantsError(absl::string_view name,
+                              const std::vector<std::string>& variants);
+
+// `status`, with its details, and `field` before its text.
+absl::Status InField(absl::string_view field, const absl::Status& status);
 
 // `status` with an ErrorInfo; with a RetryInfo.
 absl::Status WithReason(absl::Status status, Reason reason);

@@ -55,7 +55,13 @@ FailedModel FailedModel::Of(const config::v1::ModelSpec& spec,
           .status = absl::Status(
               status.code(),
               absl::StrCat("model '", spec.name(), "': ", status.message())),
-          .error = WithoutPaths(spec, status.message())};
+          .error = WithoutPaths(spec, status.message()),
+          .base = spec.source().variant_of()};
+}
+
+void FailedModel::WriteTo(const Log& log) const {
+  log.Error("model not loaded",
+            LogFields().Add("model", name).Add("reason", status.message()));
 }
 
 }  // namespace headcount

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "headcount/config/v1/config.pb.h"
+#include "server/log.h"
 
 namespace headcount {
 
@@ -16,10 +17,13 @@ struct FailedModel {
   absl::Status status;  // names the model; for the operator: it has paths
   // For clients: files by their names, no paths; valid UTF-8.
   std::string error;
+  std::string base = {};  // whose variant it would be; empty: nobody's
 
   // `status` is that of loading `spec`, without the model's name.
   static FailedModel Of(const config::v1::ModelSpec& spec,
                         const absl::Status& status);
+
+  void WriteTo(const Log& log) const;
 };
 
 }  // namespace headcount

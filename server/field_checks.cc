@@ -81,12 +81,33 @@ absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
   return ids;
 }
 
-absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
+absl::StatusOr<std::vector<int32_t>> EncodedPrompt(absl::string_view field,
+                                                   const std::string& text,
+                                                   const ServedModel& model) {
+  absl::StatusOr<std::vector<int32_t>> ids =
+      EncodedText(field, text, TextPlace::kStart, model);
+  if (!ids.ok()) return ids;
+  std::vector<int32_t> prompt;
+  AppendIds(model.tokenizer->prefix(), &prompt);
+  AppendIds(*ids, &prompt);
+  return prompt;
+}
+
+absl::StatusOr<std::vector<int32_t>> GivenIds(absl::string_view field,
+                                              const v1::TokenIds& tokens,
+                                              const ServedModel& model) {
+  const std::string ids = absl::StrCat(field, ".ids");
+  if (tokens.ids().empty()) return FieldError(ids, "empty; at least one");
+  return CheckedIds(ids, tokens, model);
+}
+
+absl::StatusOr<std::vector<float>> CheckedGates(absl::string_view field,
+                                                const v1::HeadGates& gates,
                                                 const ServedModel& model) {
   const v1::Model& description = model.description;
   if (gates.layers_size() != description.layers_size()) {
     return FieldError(
-        "head_gates.layers",
+        absl::StrCat(field, ".layers"),
         absl::StrCat(gates.layers_size(), " entries; '", model.name, "' has ",
                      description.layers_size(), " layers"));
   }
@@ -95,19 +116,20 @@ absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
     const v1::LayerHeads& layer = description.layers(l);
     const int heads = layer.query_heads_unpruned();
     const auto& given = gates.layers(l).query_heads();
-    const std::string field =
-        absl::StrCat("head_gates.layers[", l, "].query_heads");
+    const std::string heads_field =
+        absl::StrCat(field, ".layers[", l, "].query_heads");
     if (given.empty()) {
       checked.resize(checked.size() + static_cast<size_t>(heads), 1.0f);
       continue;
     }
     if (given.size() != heads) {
       return FieldError(
-          field, absl::StrCat(given.size(), " entries; the unpruned layer has ",
-                              heads, " query heads"));
+          heads_field,
+          absl::StrCat(given.size(), " entries; the unpruned layer has ", heads,
+                       " query heads"));
     }
     for (int head = 0; head < heads; ++head) {
-      const std::string entry = absl::StrCat(field, "[", head, "]");
+      const std::string entry = absl::StrCat(heads_field, "[", head, "]");
       const absl::Status range = CheckRange(entry, given[head], 0.0f, 1.0f);
       if (!range.ok()) return range;
       if (given[head] != 0 &&

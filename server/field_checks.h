@@ -61,8 +61,19 @@ absl::StatusOr<std::vector<int32_t>> EncodedAnswer(absl::string_view field,
                                                    TextPlace place,
                                                    const ServedModel& model);
 
+// A text with the tokens that the tokenizer puts before it.
+absl::StatusOr<std::vector<int32_t>> EncodedPrompt(absl::string_view field,
+                                                   const std::string& text,
+                                                   const ServedModel& model);
+
+// As CheckedIds, at least one; `field` is that of `tokens`.
+absl::StatusOr<std::vector<int32_t>> GivenIds(absl::string_view field,
+                                              const v1::TokenIds& tokens,
+                                              const ServedModel& model);
+
 // Gates as Request::head_gates.
-absl::StatusOr<std::vector<float>> CheckedGates(const v1::HeadGates& gates,
+absl::StatusOr<std::vector<float>> CheckedGates(absl::string_view field,
+                                                const v1::HeadGates& gates,
                                                 const ServedModel& model);
 
 absl::Status CheckSaltBytes(absl::string_view salt);
@@ -82,7 +93,7 @@ absl::Status FillCommon(const AnyRequest& request, const ServedModel& model,
   result->cache_salt = request.cache_salt();
   if (!request.has_head_gates()) return absl::OkStatus();
   absl::StatusOr<std::vector<float>> gates =
-      CheckedGates(request.head_gates(), model);
+      CheckedGates("head_gates", request.head_gates(), model);
   if (!gates.ok()) return gates.status();
   result->head_gates = *std::move(gates);
   return absl::OkStatus();

@@ -2,10 +2,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "server/call_record.h"
 
 namespace headcount {
-namespace {
 
 grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
                                     const absl::Status& status,
@@ -15,8 +13,6 @@ grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
   record->WriteLog();
   return reactor;
 }
-
-}  // namespace
 
 grpc::ServerUnaryReactor* AnswerForModel(
     RpcMethod method, grpc::CallbackServerContext* context,

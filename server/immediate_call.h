@@ -5,10 +5,16 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "grpcpp/grpcpp.h"
+#include "server/call_record.h"
 #include "server/rpc_method.h"
 #include "server/serving.h"
 
 namespace headcount {
+
+// Counts, logs and finishes the call.
+grpc::ServerUnaryReactor* FinishNow(grpc::CallbackServerContext* context,
+                                    const absl::Status& status,
+                                    CallRecord* record);
 
 // Finds the model, lets `answer` fill the response, counts, logs and finishes
 // the call.

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "server/call_record.h"
 #include "server/errors.h"
+#include "server/immediate_call.h"
 #include "server/limits.h"
 #include "server/model_description.h"
 
@@ -24,15 +25,17 @@ class LoadCall final : public grpc::ServerWriteReactor<v1::LoadModelResponse>,
 
   void Start(const std::string& name) {
     self_ = shared_from_this();
+    record_.NameModel(name);
     const absl::Status allowed = record_.CheckAdmin();
     if (!allowed.ok()) return End(allowed);
     const auto self = self_;
     serving_->lifecycle->Load(
-        name, [self](ModelLifecycle::Stage stage) { self->Tell(stage, {}); },
+        name,
+        [self](const ModelLifecycle::Progress& progress) {
+          self->Tell(progress);
+        },
         [self, name](const absl::Status& status) {
-          if (status.ok()) {
-            self->Tell(v1::LoadModelResponse::STAGE_READY, name);
-          }
+          if (status.ok()) self->TellReady(name);
           self->End(status);
         });
   }
@@ -52,23 +55,38 @@ class LoadCall final : public grpc::ServerWriteReactor<v1::LoadModelResponse>,
   }
 
  private:
-  void Tell(ModelLifecycle::Stage stage, const std::string& ready) {
+  void Tell(const ModelLifecycle::Progress& progress) {
     v1::LoadModelResponse response;
-    response.set_stage(stage);
+    response.set_stage(progress.stage);
+    response.set_read_bytes(progress.read_bytes);
+    response.set_total_bytes(progress.total_bytes);
+    Queue(std::move(response));
+  }
+
+  void TellReady(const std::string& name) {
+    v1::LoadModelResponse response;
+    response.set_stage(v1::LoadModelResponse::STAGE_READY);
+    const std::optional<ModelEntry> entry = serving_->models->FindEntry(name);
+    if (entry.has_value()) {
+      *response.mutable_model() =
+          DescribeModel(*entry, serving_->engine->Snapshot(), false);
+      response.mutable_model()->clear_layers();
+    }
+    Queue(std::move(response));
+  }
+
+  // A slow client gets the latest bytes that were read, not all of them.
+  void Queue(v1::LoadModelResponse response) {
     response.set_elapsed_ms(
         absl::ToDoubleMilliseconds(serving_->clock->Now() - record_.arrival()));
-    if (!ready.empty()) {
-      const std::optional<ModelEntry> entry =
-          serving_->models->FindEntry(ready);
-      if (entry.has_value()) {
-        *response.mutable_model() =
-            DescribeModel(*entry, serving_->engine->Snapshot(), false);
-        response.mutable_model()->clear_layers();
-      }
-    }
     {
       MutexLock lock(&mutex_);
-      stages_.push_back(std::move(response));
+      if (response.total_bytes() > 0 && !stages_.empty() &&
+          stages_.back().total_bytes() > 0) {
+        stages_.back() = std::move(response);
+      } else {
+        stages_.push_back(std::move(response));
+      }
     }
     Pump();
   }
@@ -123,6 +141,7 @@ class UnloadCall final : public grpc::ServerUnaryReactor,
 
   void Start(const v1::UnloadModelRequest& request) {
     self_ = shared_from_this();
+    record_.NameModel(request.name());
     const absl::Status allowed = record_.CheckAdmin();
     if (!allowed.ok()) return End(allowed);
     absl::Duration deadline = serving_->drain_deadline;
@@ -183,9 +202,8 @@ grpc::ServerUnaryReactor* StartDrainCall(const Serving* serving,
                                          grpc::CallbackServerContext* context) {
   CallRecord record(RpcMethod::kDrain, context, serving);
   const absl::Status allowed = record.CheckAdmin();
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(record.Conclude(allowed));
-  record.WriteLog();
+  grpc::ServerUnaryReactor* const reactor =
+      FinishNow(context, allowed, &record);
   if (allowed.ok()) serving->begin_drain();
   return reactor;
 }

@@ -79,6 +79,7 @@ Section Calls() {
         kInvalid},
        {"Tokens of `choices`", FormatCount(kMaxChoiceTokens), kInvalid},
        {"Candidates of Score", FormatCount(kMaxScoreCandidates), kInvalid},
+       {"Pool of PlanCapacity", FormatByteSize(kMaxPlannedPoolBytes), kInvalid},
        {"Stop strings", FormatCount(kMaxStopStrings), kInvalid},
        {"One stop string", absl::StrCat(kMaxStopBytes, " bytes"), kInvalid},
        {"Stop token ids", FormatCount(kMaxStopTokenIds), kInvalid},
@@ -89,6 +90,22 @@ Section Calls() {
         absl::StrCat(absl::FormatDuration(kMinRetryDelay), " to ",
                      absl::FormatDuration(kMaxRetryDelay), ", +-20 %"),
         "clamped"}}};
+}
+
+Section Calibration() {
+  return {
+      "Calibration (`serve --calibration`)",
+      {{"Calls at once", FormatCount(kMaxCalibrationCalls),
+        "RESOURCE_EXHAUSTED with RetryInfo"},
+       {"Examples", FormatCount(kMaxCalibrationExamples), kInvalid},
+       {"Tokens of all examples", FormatCount(kMaxCalibrationTokens), kInvalid},
+       {"`gates`", FormatCount(kMaxGateSettings), kInvalid},
+       {"Tokens of a target x vocabulary x 4 bytes",
+        FormatByteSize(kMaxCalibrationRowBytes), kInvalid},
+       {"Gram matrices of a model, 8 bytes an entry",
+        FormatByteSize(kMaxGramBytes), kInvalid},
+       {"Requests of a call that wait or run at once",
+        FormatCount(kMaxCalibrationRequests), "the others follow"}}};
 }
 
 Section SlowReaders() {
@@ -136,7 +153,7 @@ std::string LimitsMarkdown() {
       "# Limits\n\n"
       "Made from `server/limits.h`; a test compares the two.\n";
   for (const Section& section :
-       {Transport(), Calls(), SlowReaders(), Configuration()}) {
+       {Transport(), Calls(), Calibration(), SlowReaders(), Configuration()}) {
     absl::StrAppend(&text, "\n## ", section.title,
                     "\n\n| What | Limit | Beyond it |\n|---|---|---|\n");
     for (const Row& row : section.rows) {

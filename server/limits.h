@@ -53,6 +53,19 @@ inline constexpr int64_t kMaxChoiceTokens = 16 << 10;  // together
 
 // Scoring.
 inline constexpr int kMaxScoreCandidates = 256;
+inline constexpr int64_t kMaxPlannedPoolBytes = int64_t{1} << 50;
+
+// Calibration.
+inline constexpr int kMaxCalibrationCalls = 4;  // at once
+inline constexpr int kMaxCalibrationExamples = 4096;
+inline constexpr int64_t kMaxCalibrationTokens = 4 << 20;  // of all examples
+inline constexpr int kMaxGateSettings = 1024;
+// Of one call that the engine has at once, and as many examples begun.
+inline constexpr size_t kMaxCalibrationRequests = 64;
+// Gram matrices of all layers, in the server.
+inline constexpr int64_t kMaxGramBytes = int64_t{4} << 30;
+// Log-probabilities of the whole vocabulary that a call holds at once.
+inline constexpr int64_t kMaxCalibrationRowBytes = 256 << 20;
 
 // A stream whose reader is slow.
 inline constexpr int64_t kOutboxBytes = 256 << 10;

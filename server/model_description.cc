@@ -26,9 +26,9 @@ v1::Model::State StateOf(ModelState state, bool draining) {
 // Nothing where the snapshot is older than the model.
 EngineSnapshot::PerModel Now(const ModelEntry& entry,
                              const EngineSnapshot& snapshot) {
-  const auto index = static_cast<size_t>(entry.served->index);
-  return index < snapshot.models.size() ? snapshot.models[index]
-                                        : EngineSnapshot::PerModel{};
+  const EngineSnapshot::PerModel* const now =
+      snapshot.model(entry.served->index);
+  return now == nullptr ? EngineSnapshot::PerModel{} : *now;
 }
 
 }  // namespace
@@ -44,6 +44,7 @@ v1::Model DescribeModel(const ModelEntry& entry, const EngineSnapshot& snapshot,
     description.set_requests_waiting(now.waiting);
   }
   description.set_name(entry.name);
+  description.set_variant_of(entry.base);
   description.set_state(StateOf(entry.state, draining));
   if (entry.failed != nullptr) description.set_error(entry.failed->error);
   return description;
@@ -67,6 +68,7 @@ v1::Pool DescribePool(const std::vector<ModelEntry>& models,
     const EngineSnapshot::PerModel now = Now(entry, snapshot);
     v1::PoolModel& model = *pool.add_models();
     model.set_name(entry.name);
+    model.set_variant_of(entry.served->base);
     model.set_used_bytes(now.kv.used);
     model.set_cached_bytes(now.kv.cached);
     model.set_lent_bytes(now.kv.lent);

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/check.h"
 #include "server/config.h"
 #include "server/errors.h"
 #include "server/model_setup.h"
@@ -40,9 +41,10 @@ ModelLifecycle::ModelLifecycle(const config::v1::ServerConfig& config,
       log_(log),
       thread_([this] { Run(); }) {}
 
-void ModelLifecycle::Load(std::string name, std::function<void(Stage)> progress,
+void ModelLifecycle::Load(std::string name,
+                          std::function<void(const Progress&)> progress,
                           std::function<void(absl::Status)> done) {
-  progress(v1::LoadModelResponse::STAGE_WAITING);
+  progress({.stage = v1::LoadModelResponse::STAGE_WAITING});
   Post([this, name = std::move(name), progress = std::move(progress),
         done = std::move(done)](bool stopped) {
     done(stopped ? StoppedError() : LoadNow(name, progress));
@@ -97,19 +99,35 @@ void ModelLifecycle::Run() {
 }
 
 absl::Status ModelLifecycle::LoadNow(
-    const std::string& name, const std::function<void(Stage)>& progress) {
+    const std::string& name,
+    const std::function<void(const Progress&)>& progress) {
   const std::optional<ModelEntry> entry = models_->FindEntry(name);
   const auto spec = specs_.find(name);
   if (!entry.has_value() || spec == specs_.end()) {
     return UnknownModelError(name);
   }
   if (entry->state == ModelState::kReady) return absl::OkStatus();
+  const std::string& base = spec->second.source().variant_of();
+  std::shared_ptr<const ServedModel> served;  // of the base
+  if (!base.empty()) {
+    absl::StatusOr<std::shared_ptr<const ServedModel>> found =
+        models_->Find(base);
+    if (!found.ok()) return BaseNotLoadedError(name, base);
+    served = *std::move(found);
+  }
   models_->SetLoading(name);
-  progress(v1::LoadModelResponse::STAGE_READING);
+  progress({.stage = v1::LoadModelResponse::STAGE_READING});
+  const auto tell_bytes = [&progress](int64_t read, int64_t total) {
+    progress({.stage = v1::LoadModelResponse::STAGE_READING,
+              .read_bytes = read,
+              .total_bytes = total});
+  };
   absl::StatusOr<LoadedModel> loaded =
-      LoadModel(spec->second, options_, engine_->backend());
+      served == nullptr
+          ? LoadModel(spec->second, options_, engine_->backend(), tell_bytes)
+          : LoadVariant(spec->second, *engine_->model(served->index), *served);
   if (!loaded.ok()) return Fail(spec->second, loaded.status());
-  progress(v1::LoadModelResponse::STAGE_JOINING);
+  progress({.stage = v1::LoadModelResponse::STAGE_JOINING});
   const absl::StatusOr<int> index =
       engine_->AddModel(std::move(loaded->engine));
   if (!index.ok()) return Fail(spec->second, index.status());
@@ -128,24 +146,28 @@ absl::Status ModelLifecycle::LoadNow(
 absl::Status ModelLifecycle::Fail(const config::v1::ModelSpec& spec,
                                   const absl::Status& status) {
   FailedModel failed = FailedModel::Of(spec, status);
-  log_->Error("model not loaded", LogFields()
-                                      .Add("model", failed.name)
-                                      .Add("reason", failed.status.message()));
+  failed.WriteTo(*log_);
   const absl::Status error = ModelFailedError(failed.name, failed.error);
   models_->SetFailed(std::move(failed));
   return error;
 }
 
 absl::StatusOr<UnloadedModel> ModelLifecycle::UnloadNow(
-    const std::string& name, absl::Duration deadline) {
+    const std::string& asked, absl::Duration deadline) {
   absl::StatusOr<std::shared_ptr<const ServedModel>> model =
-      models_->Find(name);
+      models_->Find(asked);
   if (!model.ok()) return model.status();
+  const std::string name = (*model)->name;
+  const std::vector<std::string> variants = models_->VariantsOf(name);
+  if (!variants.empty()) return HasVariantsError(name, variants);
   UnloadedModel unloaded{.weight_bytes = (*model)->description.weight_bytes()};
   const int index = (*model)->index;
   models_->SetUnloading(name);
   health_->SetModel(name, false);
-  unloaded.requests_ended = engine_->RemoveModel(index, absl::Now() + deadline);
+  const absl::StatusOr<int> ended =
+      engine_->RemoveModel(index, absl::Now() + deadline);
+  CHECK(ended.ok()) << ended.status();  // all variants come by this thread
+  unloaded.requests_ended = *ended;
   models_->SetUnloaded(name);
   *model = nullptr;
   // What small pieces of it leave behind in the heap goes back as well.

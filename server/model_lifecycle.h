@@ -30,7 +30,12 @@ struct UnloadedModel {
 // Thread-safe. What it is given outlives it.
 class ModelLifecycle {
  public:
-  using Stage = v1::LoadModelResponse::Stage;
+  // What a load has come to; the bytes are those of STAGE_READING.
+  struct Progress {
+    v1::LoadModelResponse::Stage stage;
+    int64_t read_bytes = 0;
+    int64_t total_bytes = 0;
+  };
 
   ModelLifecycle(const config::v1::ServerConfig& config, Engine* engine,
                  ModelTable* models, HealthService* health, const Log* log);
@@ -39,10 +44,12 @@ class ModelLifecycle {
   // These return at once; the callbacks come on the thread, `done` exactly
   // once. NotFound for a name that is not configured; FailedPrecondition with
   // the reason for a model that does not load or does not fit the pool, of
-  // which nothing stays then. A model that is loaded already is ready at once.
-  void Load(std::string name, std::function<void(Stage)> progress,
+  // which nothing stays then, and for a variant whose base is not loaded. A
+  // model that is loaded already is ready at once.
+  void Load(std::string name, std::function<void(const Progress&)> progress,
             std::function<void(absl::Status)> done);
-  // FailedPrecondition for a model that is not loaded.
+  // FailedPrecondition for a model that is not loaded, and for one that has
+  // variants which are.
   void Unload(std::string name, absl::Duration deadline,
               std::function<void(absl::StatusOr<UnloadedModel>)> done);
 
@@ -56,8 +63,9 @@ class ModelLifecycle {
   void Post(Errand errand);
   void Run();
   absl::Status LoadNow(const std::string& name,
-                       const std::function<void(Stage)>& progress);
-  absl::StatusOr<UnloadedModel> UnloadNow(const std::string& name,
+                       const std::function<void(const Progress&)>& progress);
+  // asked: a name, or nothing for the only model.
+  absl::StatusOr<UnloadedModel> UnloadNow(const std::string& asked,
                                           absl::Duration deadline);
   absl::Status Fail(const config::v1::ModelSpec& spec,
                     const absl::Status& status);

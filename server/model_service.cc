@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "server/capacity.h"
 #include "server/immediate_call.h"
 #include "server/lifecycle_call.h"
 #include "server/model_description.h"
@@ -64,6 +65,17 @@ grpc::ServerUnaryReactor* ModelService::GetPool(
         DescribePool(serving_->models->entries(), serving_->engine->Snapshot());
     return absl::OkStatus();
   });
+}
+
+grpc::ServerUnaryReactor* ModelService::PlanCapacity(
+    grpc::CallbackServerContext* context,
+    const v1::PlanCapacityRequest* request,
+    v1::PlanCapacityResponse* response) {
+  return AnswerForModel(RpcMethod::kPlanCapacity, context, serving_,
+                        request->name(), [&](const ServedModel& model) {
+                          return PlanServedModel(model, serving_->options,
+                                                 *request, response);
+                        });
 }
 
 grpc::ServerUnaryReactor* ModelService::Drain(

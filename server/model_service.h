@@ -30,6 +30,10 @@ class ModelService final : public v1::ModelService::CallbackService {
   grpc::ServerUnaryReactor* GetPool(grpc::CallbackServerContext* context,
                                     const v1::GetPoolRequest* request,
                                     v1::GetPoolResponse* response) override;
+  grpc::ServerUnaryReactor* PlanCapacity(
+      grpc::CallbackServerContext* context,
+      const v1::PlanCapacityRequest* request,
+      v1::PlanCapacityResponse* response) override;
   grpc::ServerUnaryReactor* Drain(grpc::CallbackServerContext* context,
                                   const v1::DrainRequest* request,
                                   v1::DrainResponse* response) override;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
+#include "base/check.h"
 #include "model/model.h"
 #include "server/config.h"
 
@@ -49,64 +51,122 @@ std::string MaskDigest(const HeadLayout& layout) {
   return pruned ? absl::StrFormat("%08x", hash) : "";
 }
 
-v1::LayerHeads DescribeLayer(int index, const LayerHeads& layer) {
+v1::LayerHeads DescribeLayer(const Variant& heads, int index) {
+  const LayerHeads& layer = heads.layout().layers()[static_cast<size_t>(index)];
   v1::LayerHeads out;
   out.set_layer(index);
   out.set_query_heads_unpruned(layer.dense.query_heads);
   out.set_kv_heads_unpruned(layer.dense.kv_heads);
   out.mutable_query_heads()->Add(layer.query_heads.begin(),
                                  layer.query_heads.end());
-  for (const KvHead& head : layer.kv_heads) {
+  for (size_t slot = 0; slot < layer.kv_heads.size(); ++slot) {
+    const KvHead& head = layer.kv_heads[slot];
+    const KvGeometry& geometry =
+        heads.geometries()[static_cast<size_t>(head.group)];
     v1::KvHead* kv = out.add_kv_heads();
     kv->set_index(head.index);
     kv->set_dtype(std::string(KvDtypeName(head.dtype)));
     kv->set_window(head.retention.window);
+    kv->set_bytes_per_token(geometry.page(index, static_cast<int>(slot)).bytes /
+                            kBlockTokens);
     const auto first = layer.query_heads.begin() + head.first_query;
     kv->mutable_query_heads()->Add(first, first + head.num_queries);
   }
   return out;
 }
 
-// K and V of one token in every KV head of the unpruned model.
-int64_t DenseKvBytesPerToken(const HeadLayout& layout, KvDtype dtype) {
-  return layout.dense_kv_heads() * layout.head_dim() * 2 * KvDtypeBytes(dtype);
+// How the KV heads of a model are stored.
+struct KvDtypes {
+  KvDtype dtype = KvDtype::kF16;
+  KvHeadDtypes heads = {};  // those that differ from it
+};
+
+KvDtypes KvDtypesOf(const config::v1::ModelSpec& spec) {
+  return {.dtype = KvDtypeOf(spec), .heads = KvHeadDtypesOf(spec)};
 }
 
-v1::Model Describe(const config::v1::ModelSpec& spec, const Model& model,
-                   int32_t max_context) {
-  const ModelConfig& config = model.config();
-  const HeadLayout& layout = model.layout();
+// Of a variant: what it says itself, or as in its base.
+absl::StatusOr<KvDtypes> KvDtypesOf(const config::v1::ModelSpec& spec,
+                                    const Variant& base,
+                                    const v1::Model& base_description) {
+  const bool inherits = spec.kv_cache().dtype().empty();
+  const absl::StatusOr<KvDtype> dtype = ParseKvDtype(
+      inherits ? base_description.kv_dtype() : spec.kv_cache().dtype());
+  if (!dtype.ok()) return dtype.status();
+  KvDtypes out{.dtype = *dtype};
+  if (inherits) {
+    for (const KvGroup& group : base.layout().groups()) {
+      for (const KvHeadId& id : group.heads) {
+        const KvHead& head = base.layout()
+                                 .layers()[static_cast<size_t>(id.layer)]
+                                 .kv_heads[static_cast<size_t>(id.kv_slot)];
+        if (head.dtype != *dtype) out.heads[id.layer][head.index] = head.dtype;
+      }
+    }
+  }
+  for (const auto& [layer, heads] : KvHeadDtypesOf(spec)) {
+    for (const auto& [head, own] : heads) out.heads[layer][head] = own;
+  }
+  return out;
+}
+
+// KV bytes of one token in every KV head of the unpruned model.
+int64_t DenseKvBytesPerToken(const KvDtypes& dtypes,
+                             const ModelConfig& config) {
+  const absl::StatusOr<HeadLayout> dense =
+      HeadLayout::Create({.layers = config.heads,
+                          .head_dim = config.head_dim,
+                          .kv_dtype = dtypes.dtype,
+                          .kv_head_dtypes = dtypes.heads});
+  CHECK(dense.ok()) << "the pruned one is: " << dense.status();
+  const absl::StatusOr<int64_t> bytes = KvBytesPerToken(*dense);
+  // Too many to count.
+  return bytes.ok() ? *bytes : std::numeric_limits<int64_t>::max();
+}
+
+// The heads that run, and what they cost.
+void DescribeHeads(const Variant& heads, const KvDtypes& dtypes,
+                   const ModelConfig& config, v1::Model* out) {
+  const HeadLayout& layout = heads.layout();
+  out->set_query_heads(static_cast<int32_t>(layout.query_heads()));
+  out->set_query_heads_unpruned(
+      static_cast<int32_t>(layout.dense_query_heads()));
+  out->set_kv_heads(static_cast<int32_t>(layout.kv_heads()));
+  out->set_kv_heads_unpruned(static_cast<int32_t>(layout.dense_kv_heads()));
+  out->set_kv_dtype(std::string(KvDtypeName(dtypes.dtype)));
+  out->set_kv_bytes_per_token(heads.kv_bytes_per_token());
+  out->set_kv_bytes_per_token_unpruned(DenseKvBytesPerToken(dtypes, config));
+  int64_t block_bytes = 0;
+  for (const KvGeometry& geometry : heads.geometries()) {
+    block_bytes += geometry.block_bytes();
+  }
+  out->set_kv_block_bytes(block_bytes);
+  for (size_t l = 0; l < layout.layers().size(); ++l) {
+    *out->add_layers() = DescribeLayer(heads, static_cast<int>(l));
+  }
+}
+
+// All but what weights cost, which a variant has none of.
+v1::Model Describe(const LoadedModel& model, const KvDtypes& dtypes) {
+  const ModelConfig& config = model.engine.model->config();
   v1::Model out;
-  out.set_name(spec.name());
+  out.set_name(model.served.name);
+  out.set_variant_of(model.served.base);
   out.set_architecture(config.architecture);
   out.set_num_layers(config.layers);
   out.set_hidden_size(config.hidden);
   out.set_head_dim(config.head_dim);
   out.set_vocab_size(config.vocab);
-  out.set_max_context(max_context);
-  out.set_max_concurrent(spec.limits().max_concurrent());
-  out.set_query_heads(static_cast<int32_t>(layout.query_heads()));
-  out.set_query_heads_unpruned(
-      static_cast<int32_t>(layout.dense_query_heads()));
-  out.set_kv_heads(static_cast<int32_t>(layout.kv_heads()));
-  out.set_kv_heads_unpruned(static_cast<int32_t>(layout.dense_kv_heads()));
-  out.set_kv_dtype(spec.kv_cache().dtype());
-  out.set_kv_bytes_per_token(model.kv_bytes_per_token());
-  out.set_kv_bytes_per_token_unpruned(
-      DenseKvBytesPerToken(layout, KvDtypeOf(spec)));
-  int64_t block_bytes = 0;
-  for (const KvGeometry& geometry : model.geometries()) {
-    block_bytes += geometry.block_bytes();
+  out.set_max_context(model.engine.max_context);
+  out.set_max_concurrent(model.engine.max_concurrent);
+  DescribeHeads(model.engine.heads(), dtypes, config, &out);
+  if (model.served.classify.has_value()) {
+    for (const ClassifySetup::Label& label : model.served.classify->labels) {
+      out.add_labels(label.text);
+    }
   }
-  out.set_kv_block_bytes(block_bytes);
-  out.set_weight_bytes(model.weight_bytes());
-  out.set_weight_bytes_pruned(model.pruned_weight_bytes());
-  out.set_precision(spec.precision());
-  for (const std::string& label : spec.classify().labels()) {
-    out.add_labels(label);
-  }
-  for (size_t l = 0; l < layout.layers().size(); ++l) {
-    *out.add_layers() = DescribeLayer(static_cast<int>(l), layout.layers()[l]);
+  if (model.served.chat.ok()) {
+    out.set_chat_template(std::string(model.served.chat->name()));
   }
   return out;
 }
@@ -122,69 +182,123 @@ absl::StatusOr<int32_t> MaxContext(const config::v1::ModelSpec& spec,
   return wanted == 0 ? config.max_context : wanted;
 }
 
+// Completes a model whose weights, heads and texts are there.
+absl::Status Finish(const config::v1::ModelSpec& spec, const KvDtypes& dtypes,
+                    LoadedModel* model) {
+  static std::atomic<uint64_t> last_load_id = 0;
+  const ModelConfig& config = model->engine.model->config();
+  const absl::StatusOr<int32_t> max_context = MaxContext(spec, config);
+  if (!max_context.ok()) return max_context.status();
+  EngineModel& engine = model->engine;
+  engine.name = spec.name();
+  engine.tokenizer = model->served.tokenizer;
+  engine.max_context = *max_context;
+  engine.max_concurrent = spec.limits().max_concurrent();
+  engine.quota = QuotaOf(spec);
+  engine.share = ShareOf(spec);
+  engine.load_id = ++last_load_id;
+  ServedModel& served = model->served;
+  served.name = spec.name();
+  served.base = spec.source().variant_of();
+  served.load_id = engine.load_id;
+  served.vocab = config.vocab;
+  served.max_context = *max_context;
+  served.eos_ids = config.eos_ids;
+  served.mask_digest = MaskDigest(engine.heads().layout());
+  served.shape = ShapeOf(config);
+  served.heads = std::make_shared<const HeadLayout>(engine.heads().layout());
+  served.weight_heads =
+      std::make_shared<const HeadLayout>(engine.model->layout());
+  served.weight_bytes = engine.model->weight_bytes();
+  served.description = Describe(*model, dtypes);
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+int32_t MaxRunning(int32_t step_tokens) {
+  return std::min(step_tokens, kMaxLogitsRows);
+}
 
 absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
                                       const EngineOptions& options,
-                                      Backend* backend) {
-  static std::atomic<uint64_t> last_load_id = 0;
+                                      Backend* backend, LoadProgress progress) {
   const absl::Time start = absl::Now();
-  absl::StatusOr<Tokenizer> loaded = Tokenizer::Load(spec.source().path());
-  if (!loaded.ok()) return loaded.status();
-  auto tokenizer = std::make_shared<const Tokenizer>(*std::move(loaded));
-  std::optional<ClassifySetup> classify;
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load(spec.source().path());
+  if (!tokenizer.ok()) return tokenizer.status();
+  LoadedModel out;
+  out.served.tokenizer =
+      std::make_shared<const Tokenizer>(*std::move(tokenizer));
   if (spec.has_classify()) {
     absl::StatusOr<ClassifySetup> setup =
-        SetUpClassify(spec.classify(), *tokenizer);
+        SetUpClassify(spec.classify(), *out.served.tokenizer);
     if (!setup.ok()) return setup.status();
-    classify = *std::move(setup);
+    out.served.classify = *std::move(setup);
   }
-  const int32_t logits_rows = std::min(options.step_tokens, kMaxLogitsRows);
+  out.engine.max_logits_rows = MaxRunning(options.step_tokens);
   absl::StatusOr<std::unique_ptr<Model>> model =
       Model::Load({.path = spec.source().path(),
                    .mask = HeadMaskOf(spec),
                    .mask_file = spec.heads().mask_file(),
                    .kv_dtype = KvDtypeOf(spec),
+                   .kv_head_dtypes = KvHeadDtypesOf(spec),
                    .precision = spec.precision() == "exact" ? Precision::kExact
                                                             : Precision::kFast,
                    .max_step_tokens = options.step_tokens,
-                   .max_logits_rows = logits_rows},
+                   .max_logits_rows = out.engine.max_logits_rows,
+                   .progress = std::move(progress)},
                   backend);
   if (!model.ok()) return model.status();
-  const ModelConfig& config = (*model)->config();
-  if (tokenizer->vocab_size() > config.vocab) {
+  out.engine.model = *std::move(model);
+  const int32_t vocab = out.engine.model->config().vocab;
+  if (out.served.tokenizer->vocab_size() > vocab) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "the tokenizer has ids up to ", tokenizer->vocab_size() - 1,
-        ", but the model has a vocabulary of ", config.vocab));
+        "the tokenizer has ids up to ", out.served.tokenizer->vocab_size() - 1,
+        ", but the model has a vocabulary of ", vocab));
   }
-  const absl::StatusOr<int32_t> max_context = MaxContext(spec, config);
-  if (!max_context.ok()) return max_context.status();
+  out.served.chat =
+      ChatTemplate::Load(spec.source().path(), *out.served.tokenizer);
+  const absl::Status status = Finish(spec, KvDtypesOf(spec), &out);
+  if (!status.ok()) return status;
+  v1::Model& description = out.served.description;
+  description.set_precision(spec.precision());
+  description.set_weight_bytes(out.engine.model->weight_bytes());
+  description.set_weight_bytes_pruned(out.engine.model->pruned_weight_bytes());
+  out.served.load_time = absl::Now() - start;
+  return out;
+}
 
-  ServedModel served{
-      .name = spec.name(),
-      .load_id = ++last_load_id,
-      .tokenizer = tokenizer,
-      .vocab = config.vocab,
-      .max_context = *max_context,
-      .eos_ids = config.eos_ids,
-      .classify = std::move(classify),
-      .chat = ChatTemplate::Load(spec.source().path(), *tokenizer),
-      .description = Describe(spec, **model, *max_context),
-      .mask_digest = MaskDigest((*model)->layout()),
-      .load_time = absl::Now() - start};
-  if (served.chat.ok()) {
-    served.description.set_chat_template(std::string(served.chat->name()));
+absl::StatusOr<LoadedModel> LoadVariant(const config::v1::ModelSpec& spec,
+                                        const EngineModel& base,
+                                        const ServedModel& served) {
+  const absl::Time start = absl::Now();
+  LoadedModel out;
+  out.served.tokenizer = served.tokenizer;
+  out.served.chat = served.chat;
+  out.served.classify = served.classify;
+  if (spec.has_classify()) {
+    absl::StatusOr<ClassifySetup> setup =
+        SetUpClassify(spec.classify(), *served.tokenizer);
+    if (!setup.ok()) return setup.status();
+    out.served.classify = *std::move(setup);
   }
-  EngineModel engine{.name = spec.name(),
-                     .model = *std::move(model),
-                     .tokenizer = std::move(tokenizer),
-                     .max_context = *max_context,
-                     .max_concurrent = spec.limits().max_concurrent(),
-                     .max_logits_rows = logits_rows,
-                     .quota = QuotaOf(spec),
-                     .share = ShareOf(spec),
-                     .load_id = served.load_id};
-  return LoadedModel{std::move(engine), std::move(served)};
+  const absl::StatusOr<KvDtypes> dtypes =
+      KvDtypesOf(spec, base.heads(), served.description);
+  if (!dtypes.ok()) return dtypes.status();
+  absl::StatusOr<std::shared_ptr<const Variant>> variant =
+      base.model->MakeVariant({.mask = HeadMaskOf(spec),
+                               .mask_file = spec.heads().mask_file(),
+                               .kv_dtype = dtypes->dtype,
+                               .kv_head_dtypes = dtypes->heads});
+  if (!variant.ok()) return variant.status();
+  out.engine.model = base.model;
+  out.engine.variant = *std::move(variant);
+  out.engine.max_logits_rows = base.max_logits_rows;
+  const absl::Status status = Finish(spec, *dtypes, &out);
+  if (!status.ok()) return status;
+  out.served.description.set_precision(served.description.precision());
+  out.served.load_time = absl::Now() - start;
+  return out;
 }
 
 absl::StatusOr<ClassifySetup> SetUpClassify(const config::v1::Classify& spec,
@@ -214,18 +328,40 @@ absl::StatusOr<LoadedModels> LoadModels(const config::v1::ServerConfig& config,
                                         Backend* backend) {
   const EngineOptions options = EngineOptionsOf(config);
   LoadedModels models;
-  for (const config::v1::ModelSpec& spec : config.models()) {
-    if (spec.preload() == "off") {
-      models.unloaded.push_back(spec.name());
-      continue;
-    }
-    absl::StatusOr<LoadedModel> model = LoadModel(spec, options, backend);
+  const auto take = [&models](const config::v1::ModelSpec& spec,
+                              absl::StatusOr<LoadedModel> model) {
     if (!model.ok()) {
       models.failed.push_back(FailedModel::Of(spec, model.status()));
-      continue;
+      return;
     }
     model->served.index = static_cast<int>(models.loaded.size());
     models.loaded.push_back(*std::move(model));
+  };
+  for (const config::v1::ModelSpec& spec : config.models()) {
+    if (IsVariant(spec)) continue;
+    if (spec.preload() == "off") {
+      models.unloaded.push_back({.name = spec.name(), .base = {}});
+    } else {
+      take(spec, LoadModel(spec, options, backend));
+    }
+  }
+  for (const config::v1::ModelSpec& spec : config.models()) {
+    if (!IsVariant(spec)) continue;
+    const std::string& name = spec.source().variant_of();
+    const auto base = std::find_if(
+        models.loaded.begin(), models.loaded.end(),
+        [&](const LoadedModel& model) { return model.served.name == name; });
+    const bool base_is_later = std::any_of(
+        models.unloaded.begin(), models.unloaded.end(),
+        [&](const LaterModel& model) { return model.name == name; });
+    if (spec.preload() == "off" || base_is_later) {
+      models.unloaded.push_back({.name = spec.name(), .base = name});
+    } else if (base == models.loaded.end()) {
+      take(spec, absl::FailedPreconditionError(absl::StrCat(
+                     "source.variant_of: '", name, "' did not load")));
+    } else {
+      take(spec, LoadVariant(spec, base->engine, base->served));
+    }
   }
   if (models.loaded.empty() && !models.failed.empty()) {
     return models.failed.front().status;

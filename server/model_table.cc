@@ -10,7 +10,7 @@ namespace headcount {
 
 ModelTable::ModelTable(std::vector<ServedModel> served,
                        std::vector<FailedModel> failed,
-                       const std::vector<std::string>& unloaded) {
+                       const std::vector<LaterModel>& unloaded) {
   MutexLock lock(&mutex_);
   const auto add = [this](ModelEntry entry) ABSL_NO_THREAD_SAFETY_ANALYSIS {
     const auto position = static_cast<int>(entries_.size());
@@ -21,6 +21,7 @@ ModelTable::ModelTable(std::vector<ServedModel> served,
     const std::string name = model.name;
     const auto position = static_cast<int>(entries_.size());
     add({.name = name,
+         .base = model.base,
          .state = ModelState::kReady,
          .served = At(position, std::move(model)),
          .failed = nullptr});
@@ -28,12 +29,16 @@ ModelTable::ModelTable(std::vector<ServedModel> served,
   for (FailedModel& model : failed) {
     const std::string name = model.name;
     add({.name = name,
+         .base = model.base,
          .state = ModelState::kFailed,
          .served = nullptr,
          .failed = std::make_shared<const FailedModel>(std::move(model))});
   }
-  for (const std::string& name : unloaded) {
-    add({.name = name, .served = nullptr, .failed = nullptr});
+  for (const LaterModel& model : unloaded) {
+    add({.name = model.name,
+         .base = model.base,
+         .served = nullptr,
+         .failed = nullptr});
   }
 }
 
@@ -98,10 +103,22 @@ std::vector<FailedModel> ModelTable::failed() const {
   return models;
 }
 
+std::vector<std::string> ModelTable::VariantsOf(absl::string_view base) const {
+  std::vector<std::string> names;
+  MutexLock lock(&mutex_);
+  for (const ModelEntry& entry : entries_) {
+    if (entry.served != nullptr && entry.served->base == base) {
+      names.push_back(entry.name);
+    }
+  }
+  return names;
+}
+
 void ModelTable::SetLoading(absl::string_view name) {
   MutexLock lock(&mutex_);
   ModelEntry& entry = EntryOf(name);
   entry = {.name = entry.name,
+           .base = entry.base,
            .state = ModelState::kLoading,
            .served = nullptr,
            .failed = nullptr};
@@ -112,6 +129,7 @@ void ModelTable::SetReady(ServedModel model) {
   ModelEntry& entry = EntryOf(model.name);
   const int position = positions_.at(model.name);
   entry = {.name = entry.name,
+           .base = entry.base,
            .state = ModelState::kReady,
            .served = At(position, std::move(model)),
            .failed = nullptr};
@@ -121,6 +139,7 @@ void ModelTable::SetFailed(FailedModel model) {
   MutexLock lock(&mutex_);
   ModelEntry& entry = EntryOf(model.name);
   entry = {.name = entry.name,
+           .base = entry.base,
            .state = ModelState::kFailed,
            .served = nullptr,
            .failed = std::make_shared<const FailedModel>(std::move(model))};
@@ -134,7 +153,10 @@ void ModelTable::SetUnloading(absl::string_view name) {
 void ModelTable::SetUnloaded(absl::string_view name) {
   MutexLock lock(&mutex_);
   ModelEntry& entry = EntryOf(name);
-  entry = {.name = entry.name, .served = nullptr, .failed = nullptr};
+  entry = {.name = entry.name,
+           .base = entry.base,
+           .served = nullptr,
+           .failed = nullptr};
 }
 
 ModelEntry& ModelTable::EntryOf(absl::string_view name) {

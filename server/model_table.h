@@ -19,6 +19,7 @@ enum class ModelState { kUnloaded, kLoading, kReady, kUnloading, kFailed };
 
 struct ModelEntry {
   std::string name;
+  std::string base = {};  // whose variant it is; empty: it has weights
   ModelState state = ModelState::kUnloaded;
   std::shared_ptr<const ServedModel> served;  // ready or unloading
   std::shared_ptr<const FailedModel> failed;  // if it is
@@ -32,7 +33,7 @@ class ModelTable {
   // CHECKs that names differ.
   explicit ModelTable(std::vector<ServedModel> served,
                       std::vector<FailedModel> failed = {},
-                      const std::vector<std::string>& unloaded = {});
+                      const std::vector<LaterModel>& unloaded = {});
 
   // An empty name means the only configured model. NotFound for a name that is
   // not configured, InvalidArgument for an empty name where there is a choice,
@@ -46,6 +47,8 @@ class ModelTable {
   // All that are ready; all that failed.
   std::vector<std::shared_ptr<const ServedModel>> served() const;
   std::vector<FailedModel> failed() const;
+  // Names of those that share the weights of `base` now, or are still leaving.
+  std::vector<std::string> VariantsOf(absl::string_view base) const;
 
   // Each CHECKs that the model is configured.
   void SetLoading(absl::string_view name);

@@ -19,7 +19,10 @@ enum class RpcMethod {
   kLoadModel,
   kUnloadModel,
   kGetPool,
+  kPlanCapacity,
   kDrain,
+  kScoreGates,
+  kCollectHeadStatistics,
   kHealthCheck,
   kHealthList,
   kHealthWatch,
@@ -35,9 +38,11 @@ inline constexpr absl::string_view kInferenceServiceName =
     "headcount.v1.InferenceService";
 inline constexpr absl::string_view kModelServiceName =
     "headcount.v1.ModelService";
+inline constexpr absl::string_view kCalibrationServiceName =
+    "headcount.v1.CalibrationService";
 inline constexpr absl::string_view kHealthServiceName = "grpc.health.v1.Health";
 
-inline constexpr std::array<RpcMethodNames, 14> kRpcMethods = {{
+inline constexpr std::array<RpcMethodNames, 17> kRpcMethods = {{
     {kInferenceServiceName, "Generate", "server_stream"},
     {kInferenceServiceName, "Score", "unary"},
     {kInferenceServiceName, "Classify", "unary"},
@@ -48,7 +53,10 @@ inline constexpr std::array<RpcMethodNames, 14> kRpcMethods = {{
     {kModelServiceName, "LoadModel", "server_stream"},
     {kModelServiceName, "UnloadModel", "unary"},
     {kModelServiceName, "GetPool", "unary"},
+    {kModelServiceName, "PlanCapacity", "unary"},
     {kModelServiceName, "Drain", "unary"},
+    {kCalibrationServiceName, "ScoreGates", "server_stream"},
+    {kCalibrationServiceName, "CollectHeadStatistics", "server_stream"},
     {kHealthServiceName, "Check", "unary"},
     {kHealthServiceName, "List", "unary"},
     {kHealthServiceName, "Watch", "server_stream"},

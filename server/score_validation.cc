@@ -23,27 +23,12 @@ absl::StatusOr<Ids> ScorePrompt(const v1::ScoreRequest& request,
   switch (request.prompt_case()) {
     case v1::ScoreRequest::kPromptTokens:
       return CheckedIds("prompt_tokens.ids", request.prompt_tokens(), model);
-    case v1::ScoreRequest::kPromptText: {
-      absl::StatusOr<Ids> ids = EncodedText(
-          "prompt_text", request.prompt_text(), TextPlace::kStart, model);
-      if (!ids.ok()) return ids;
-      Ids prompt;
-      AppendIds(model.tokenizer->prefix(), &prompt);
-      AppendIds(*ids, &prompt);
-      return prompt;
-    }
+    case v1::ScoreRequest::kPromptText:
+      return EncodedPrompt("prompt_text", request.prompt_text(), model);
     case v1::ScoreRequest::PROMPT_NOT_SET:
       break;
   }
   return Ids();
-}
-
-absl::StatusOr<Ids> GivenIds(const std::string& field,
-                             const v1::TokenIds& tokens,
-                             const ServedModel& model) {
-  const std::string ids = field + ".ids";
-  if (tokens.ids().empty()) return FieldError(ids, "empty; at least one");
-  return CheckedIds(ids, tokens, model);
 }
 
 TextPlace PlaceOfContinuation(const v1::ScoreRequest& request) {
@@ -155,19 +140,22 @@ absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
   return result;
 }
 
+absl::Status CheckClassifies(const ServedModel& model) {
+  if (model.classify.has_value()) return absl::OkStatus();
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          "model '", model.name, "' has no `classify` in its configuration")),
+      Reason::kNotOffered);
+}
+
 absl::StatusOr<std::vector<Request>> ToEngineRequests(
     const v1::ClassifyRequest& request, const ServedModel& model) {
-  if (!model.classify.has_value()) {
-    return WithReason(
-        absl::FailedPreconditionError(absl::StrCat(
-            "model '", model.name, "' has no `classify` in its configuration")),
-        Reason::kNotOffered);
-  }
+  absl::Status status = CheckClassifies(model);
+  if (!status.ok()) return status;
   if (request.inputs().empty()) {
     return FieldError("inputs", "empty; at least one");
   }
-  absl::Status status =
-      CheckCount("inputs", request.inputs_size(), kMaxClassifyInputs);
+  status = CheckCount("inputs", request.inputs_size(), kMaxClassifyInputs);
   if (!status.ok()) return status;
   Request common;
   status = FillCommon(request, model, &common);

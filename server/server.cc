@@ -9,16 +9,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "backend/cpu/cpu_backend.h"
+#include "backend/create_backend.h"
 #include "base/check.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/resource_quota.h"
+#include "server/calibration_service.h"
 #include "server/config.h"
 #include "server/engine_collector.h"
+#include "server/errors.h"
 #include "server/health_service.h"
 #include "server/inference_service.h"
 #include "server/limits.h"
@@ -37,20 +38,17 @@ namespace {
 constexpr absl::Duration kShutdownTime = absl::Seconds(5);
 
 std::unique_ptr<HealthService> MakeHealthService(const ModelTable& models,
+                                                 bool calibration,
                                                  Metrics* metrics) {
   std::vector<std::string> names = {std::string(kInferenceServiceName),
                                     std::string(kModelServiceName)};
+  if (calibration) names.emplace_back(kCalibrationServiceName);
   std::vector<std::string> not_serving;
   for (const ModelEntry& model : models.entries()) {
     (model.state == ModelState::kReady ? names : not_serving)
         .push_back(absl::StrCat("model/", model.name));
   }
   return std::make_unique<HealthService>(names, not_serving, metrics);
-}
-
-absl::Status InField(absl::string_view field, const absl::Status& status) {
-  return absl::Status(status.code(),
-                      absl::StrCat(field, ": ", status.message()));
 }
 
 int Milliseconds(absl::Duration duration) {
@@ -91,7 +89,7 @@ struct Server::Impl {
 
   void SetUp(std::unique_ptr<Engine> its_engine,
              std::vector<ServedModel> served, std::vector<FailedModel> failed,
-             const std::vector<std::string>& unloaded, std::string its_device);
+             const std::vector<LaterModel>& unloaded, std::string its_device);
   absl::Status OpenGrpc();
   absl::Status OpenMetrics();
   void Close(absl::Duration time_to_deliver);
@@ -110,6 +108,7 @@ struct Server::Impl {
   std::optional<ModelLifecycle> lifecycle;
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<ModelService> model_service;
+  std::unique_ptr<CalibrationService> calibration;
   std::unique_ptr<grpc::Server> grpc_server;
   std::unique_ptr<MetricsEndpoint> metrics_endpoint;
   std::string grpc_address;
@@ -120,7 +119,7 @@ struct Server::Impl {
 void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
                          std::vector<ServedModel> served,
                          std::vector<FailedModel> failed,
-                         const std::vector<std::string>& unloaded,
+                         const std::vector<LaterModel>& unloaded,
                          std::string its_device) {
   device = std::move(its_device);
   engine = std::move(its_engine);
@@ -134,14 +133,17 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
              .metrics = &*metrics,
              .log = &log,
              .clock = &clock,
+             .options = EngineOptionsOf(config),
              .drain_deadline = DrainDeadlineOf(config),
              .remote_admin = config.remote_admin() == "on",
              .begin_drain = [] { kill(getpid(), SIGTERM); }};
-  health = MakeHealthService(*models, &*metrics);
+  const bool calibrates = config.calibration() == "on";
+  health = MakeHealthService(*models, calibrates, &*metrics);
   lifecycle.emplace(config, engine.get(), &*models, health.get(), &log);
   serving.lifecycle = &*lifecycle;
   inference = std::make_unique<InferenceService>(&serving);
   model_service = std::make_unique<ModelService>(&serving);
+  calibration = std::make_unique<CalibrationService>(&serving, calibrates);
   engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
 }
 
@@ -160,6 +162,7 @@ absl::Status Server::Impl::OpenGrpc() {
                            grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(inference.get());
   builder.RegisterService(model_service.get());
+  builder.RegisterService(calibration.get());
   builder.RegisterService(health.get());
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr || port == 0) {
@@ -208,8 +211,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   absl::Status status = ValidateServerConfig(config);
   if (!status.ok()) return status;
   auto impl = std::make_unique<Impl>(config);
-  std::unique_ptr<Backend> backend =
-      CreateCpuBackend({.threads = config.threads()});
+  absl::StatusOr<std::unique_ptr<Backend>> created =
+      CreateBackend(*ParseDeviceName(config.device()), config.threads());
+  if (!created.ok()) {
+    return absl::Status(created.status().code(),
+                        absl::StrCat("device: ", created.status().message()));
+  }
+  std::unique_ptr<Backend> backend = *std::move(created);
   absl::StatusOr<LoadedModels> models = LoadModels(config, backend.get());
   if (!models.ok()) return models.status();
   std::vector<EngineModel> engine_models;
@@ -249,12 +257,7 @@ Server::~Server() { impl_->Close(absl::ZeroDuration()); }
 
 absl::Status Server::Start() {
   CHECK(impl_->state == ServerState::kStarting);
-  for (const FailedModel& model : failed_models()) {
-    impl_->log.Error("model not loaded",
-                     LogFields()
-                         .Add("model", model.name)
-                         .Add("reason", model.status.message()));
-  }
+  for (const FailedModel& model : failed_models()) model.WriteTo(impl_->log);
   // Metrics first: a server that answers can be watched.
   absl::Status status = impl_->OpenMetrics();
   if (!status.ok()) return status;

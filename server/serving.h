@@ -5,6 +5,7 @@
 
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "engine/engine.h"
 #include "server/admission.h"
 #include "server/log.h"
 #include "server/metrics.h"
@@ -22,6 +23,7 @@ struct Serving {
   Metrics* metrics = nullptr;
   const Log* log = nullptr;
   const Clock* clock = nullptr;
+  EngineOptions options;
   absl::Duration drain_deadline;
   bool remote_admin = false;          // see ServerConfig
   std::function<void()> begin_drain;  // as SIGTERM does

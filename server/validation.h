@@ -26,6 +26,9 @@ absl::StatusOr<Request> ToEngineRequest(const v1::ScoreRequest& request,
 absl::StatusOr<std::vector<Request>> ToEngineRequests(
     const v1::ClassifyRequest& request, const ServedModel& model);
 
+// FailedPrecondition for a model that has no labels.
+absl::Status CheckClassifies(const ServedModel& model);
+
 absl::Status CheckTokenizeRequest(const v1::TokenizeRequest& request);
 absl::Status CheckDetokenizeRequest(const v1::DetokenizeRequest& request,
                                     const ServedModel& model);

@@ -50,6 +50,21 @@ TEST(ModelViewTest, SaysWhatPruningSaved) {
             Json::array({0, 1, 2}));
 }
 
+TEST(ModelViewTest, SaysWhoseWeightsAVariantShares) {
+  v1::Model model;
+  model.set_name("spam");
+  EXPECT_EQ(VariantNote(model.variant_of()), "");
+  model.set_variant_of("mail");
+  EXPECT_THAT(RenderModel(model),
+              AllOf(HasSubstr("spam, variant of mail\n"),
+                    HasSubstr("0 B, it shares those of mail\n")));
+  EXPECT_EQ(VariantNote(model.variant_of()), "variant of mail");
+  EXPECT_EQ(ModelJson(model)["variant_of"], "mail");
+  EXPECT_EQ(ModelJson(model)["weight_bytes"], 0);
+  model.set_state(v1::Model::STATE_FAILED);
+  EXPECT_THAT(RenderModel(model), HasSubstr("spam, variant of mail\n"));
+}
+
 TEST(ModelViewTest, SaysWhichLayersKeepAWindow) {
   v1::Model model;
   for (const int window : {0, 4096}) {
@@ -61,6 +76,32 @@ TEST(ModelViewTest, SaysWhichLayersKeepAWindow) {
   EXPECT_THAT(RenderModel(model),
               AllOf(HasSubstr("all tokens"), HasSubstr("last 4,096")));
   EXPECT_EQ(ModelJson(model)["layers"][1]["kv_heads"][0]["window"], 4096);
+}
+
+TEST(ModelViewTest, SaysHowKvHeadsAreStored) {
+  v1::Model model;
+  model.set_precision("fast");
+  model.set_kv_dtype("int8");
+  for (int i = 0; i < 2; ++i) {
+    v1::LayerHeads* layer = model.add_layers();
+    *layer = Layer(6, 2, {0, 1, 2, 3, 4, 5});
+    for (int head = 0; head < 2; ++head) {
+      v1::KvHead* kv = layer->add_kv_heads();
+      kv->set_dtype("int8");
+      kv->set_bytes_per_token(132);
+    }
+  }
+  EXPECT_THAT(RenderModel(model),
+              AllOf(HasSubstr("fast, KV int8\n"), HasSubstr("264 B")));
+  v1::KvHead* odd = model.mutable_layers(1)->mutable_kv_heads(1);
+  odd->set_dtype("f16");
+  odd->set_bytes_per_token(256);
+  EXPECT_THAT(RenderModel(model),
+              AllOf(HasSubstr("fast, KV int8 (3), f16 (1)"),
+                    HasSubstr("int8,f16"), HasSubstr("388 B")));
+  const Json head = ModelJson(model)["layers"][1]["kv_heads"][1];
+  EXPECT_EQ(head["dtype"], "f16");
+  EXPECT_EQ(head["bytes_per_token"], 256);
 }
 
 }  // namespace

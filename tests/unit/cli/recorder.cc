@@ -6,8 +6,11 @@
 #include "cli/generate.h"
 #include "cli/health.h"
 #include "cli/list.h"
+#include "cli/plan.h"
+#include "cli/prune.h"
 #include "cli/serve.h"
 #include "cli/show.h"
+#include "cli/verify.h"
 
 namespace headcount {
 
@@ -16,7 +19,8 @@ int Recorder::Run(const std::vector<std::string>& args) {
   const std::vector<Command> commands = {
       BenchCommand(*root),    ChatCommand(*root),   ClassifyCommand(*root),
       GenerateCommand(*root), HealthCommand(*root), ListCommand(*root),
-      ServeCommand(*root),    ShowCommand(*root)};
+      PlanCommand(*root),     PruneCommand(*root),  ServeCommand(*root),
+      ShowCommand(*root),     VerifyCommand(*root)};
   return RunCommand(*root, commands, args, console);
 }
 

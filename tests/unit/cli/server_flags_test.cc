@@ -72,6 +72,20 @@ TEST(ServerFlagsTest, AMaskAndANameAreForTheModelOnTheCommandLine) {
   EXPECT_EQ(config->models(0).heads().mask_file(), "heads_half.json");
 }
 
+TEST(ServerFlagsTest, CalibrationIsServedOnlyIfAskedFor) {
+  const auto plain = Configure({kMailroom});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(plain->calibration(), "off");
+  const auto asked = Configure({kMailroom, "--calibration"});
+  ASSERT_TRUE(asked.ok()) << asked.status();
+  EXPECT_EQ(asked->calibration(), "on");
+  setenv("HEADCOUNT_CALIBRATION", "false", 1);
+  const auto denied = Configure({kMailroom});
+  unsetenv("HEADCOUNT_CALIBRATION");
+  ASSERT_TRUE(denied.ok()) << denied.status();
+  EXPECT_EQ(denied->calibration(), "off");
+}
+
 TEST(ServerFlagsTest, ExactPrecisionCachesInFloat32) {
   const auto config = Configure({kMailroom, "--precision", "exact"});
   ASSERT_TRUE(config.ok()) << config.status();

@@ -43,7 +43,13 @@ TEST(ReadServerConfig, TakesEveryKeyOfTheDesign) {
   const HeadMask mask = HeadMaskOf(pruned);
   EXPECT_EQ(mask.pruned.at(0), (std::set<int>{1, 5}));
   EXPECT_EQ(mask.pruned.at(3), (std::set<int>{0, 1, 2}));
-  EXPECT_EQ(KvDtypeOf(pruned), KvDtype::kF32);
+  EXPECT_EQ(KvDtypeOf(pruned), KvDtype::kInt8);
+  EXPECT_EQ(
+      KvHeadDtypesOf(pruned),
+      (KvHeadDtypes{
+          {0, {{1, KvDtype::kF16}}},
+          {3,
+           {{0, KvDtype::kInt4}, {1, KvDtype::kInt4}, {2, KvDtype::kInt4}}}}));
   EXPECT_EQ(pruned.limits().max_context(), 2048);
   EXPECT_EQ(pruned.limits().max_concurrent(), 8);
   EXPECT_EQ(pruned.classify().template_(), "{input} is");
@@ -85,6 +91,7 @@ struct BadYaml {
 
 TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
   const std::string model = "models: [{source: {path: .}, ";
+  const std::string kv_heads = "name: a, kv_cache: {heads: [";
   std::string deep;
   for (int i = 0; i < 20; ++i) deep += "- ";
   deep += "x";
@@ -103,6 +110,8 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {"threads: [1]", "threads: must be a single value"},
       {"threads:", "threads: has no value"},
       {"threads: -1", "threads: -1 is not from 0 to"},
+      {"device: gpu", "device: 'gpu' is not auto, cpu, cuda or a GPU"},
+      {"device: cuda:x", "device: 'cuda:x' is not auto"},
       {"step_tokens: 0", "step_tokens: 0 is not from 1 to"},
       {"watermark: .nan", "watermark:"},
       {"watermark: 0.9", "watermark: 0.9 is not from 0 to 0.5"},
@@ -135,7 +144,8 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {model + "name: a, heads: {pruned: {0: 5}}}]",
        "models[0].heads.pruned.0: must be a list"},
       {model + "kv_cache: {scale: per_head}}]",
-       "models[0].kv_cache.scale: unknown key; known here: dtype, quota"},
+       "models[0].kv_cache.scale: unknown key; known here: dtype, quota, "
+       "heads"},
       {model + "name: a, share: -2}]", "models[0].share: -2 is not from"},
       {model + "name: a, share: .inf}]",
        "models[0].share: '.inf' is not a number"},
@@ -148,10 +158,33 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
        "kv_cache.quota.min: 2GiB is over kv_cache.quota.max, 1GiB"},
       {"queue: {bytes: many}", "queue.bytes: 'many'"},
       {"remote_admin: yes", "remote_admin: 'yes' is neither 'on'"},
+      {"calibration: please", "calibration: 'please' is neither 'on'"},
       {"prefix_cache: maybe", "prefix_cache: 'maybe' is neither 'on'"},
       {"models: [{source: {variant_of: x}}]",
-       "models[0].source.variant_of: unknown key"},
-      {model + "name: a, kv_cache: {dtype: int8}}]", "kv_cache.dtype:"},
+       "models[0].name: missing; a variant"},
+      {model + "name: a, kv_cache: {dtype: int3}}]",
+       "kv_cache.dtype: \"int3\" is not a KV dtype; known: f32, f16, bf16, "
+       "fp8_e4m3, int8, int4"},
+      {model + kv_heads + "{kv_heads: [1], dtype: f16}]}}]",
+       "models[0].kv_cache.heads[0].layer: missing"},
+      {model + kv_heads + "{layer: -1, kv_heads: [1], dtype: f16}]}}]",
+       "kv_cache.heads[0].layer: layers count from 0"},
+      {model + kv_heads + "{layer: 0, dtype: f16}]}}]",
+       "kv_cache.heads[0].kv_heads: missing; a list such as [0, 2-3]"},
+      {model + kv_heads + "{layer: 0, kv_heads: [1, 3-2], dtype: f16}]}}]",
+       "kv_cache.heads[0].kv_heads[1]: "},
+      {model + kv_heads + "{layer: 0, kv_heads: [1]}]}}]",
+       "kv_cache.heads[0].dtype: missing"},
+      {model + kv_heads + "{layer: 0, kv_heads: [1], dtype: fp8}]}}]",
+       "kv_cache.heads[0].dtype: \"fp8\" is not a KV dtype"},
+      {model + kv_heads +
+           "{layer: 0, kv_heads: [0-2], dtype: f16}, "
+           "{layer: 0, kv_heads: [2], dtype: int8}]}}]",
+       "kv_cache.heads[1].kv_heads: KV head 2 of layer 0 is in "
+       "kv_cache.heads[0], too"},
+      {model + "precision: exact, " + kv_heads +
+           "{layer: 0, kv_heads: [1], dtype: int8}]}}]",
+       "kv_cache.heads[0].dtype: 'int8' contradicts precision: exact"},
       {model + "name: a, precision: high}]", "precision: 'high' is neither"},
       {model + "name: a, precision: exact, kv_cache: {dtype: f16}}]",
        "kv_cache.dtype: 'f16' contradicts precision: exact"},

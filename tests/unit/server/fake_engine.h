@@ -39,8 +39,11 @@ class FakeEngine final : public Engine {
     script_ = std::move(script);
   }
   // From now on Submit returns this.
-  void Refuse(absl::Status status) {
+  void Refuse(absl::Status status) { RefuseAfter(0, std::move(status)); }
+  // The same after it has taken so many.
+  void RefuseAfter(int taken, absl::Status status) {
     MutexLock lock(&mutex_);
+    until_refusal_ = taken;
     refusal_ = std::move(status);
   }
   // Waits until `count` requests are held; returns the newest.
@@ -100,7 +103,7 @@ class FakeEngine final : public Engine {
     RequestId id = 0;
     {
       MutexLock lock(&mutex_);
-      if (!refusal_.ok()) return refusal_;
+      if (!refusal_.ok() && until_refusal_-- <= 0) return refusal_;
       id = ++last_id_;
       last_request_ = request;
       script = script_;
@@ -134,7 +137,7 @@ class FakeEngine final : public Engine {
   absl::StatusOr<int> AddModel(EngineModel) override {
     return absl::UnimplementedError("a fake");
   }
-  int RemoveModel(int, absl::Time) override { return 0; }
+  absl::StatusOr<int> RemoveModel(int, absl::Time) override { return 0; }
   std::shared_ptr<const EngineModel> model(int) const override {
     return nullptr;
   }
@@ -159,6 +162,7 @@ class FakeEngine final : public Engine {
   CondVar changed_;
   Script script_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
+  int until_refusal_ ABSL_GUARDED_BY(mutex_) = 0;
   RequestId last_id_ ABSL_GUARDED_BY(mutex_) = 0;
   Request last_request_ ABSL_GUARDED_BY(mutex_);
   size_t num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;

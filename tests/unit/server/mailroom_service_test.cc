@@ -37,6 +37,14 @@ config::v1::ServerConfig MailroomConfig() {
   half->set_name("mailroom-half");
   half->mutable_heads()->set_mask_file(
       absl::StrCat(kMailroom, "/heads_half.json"));
+  config::v1::ModelSpec* int8 = config.add_models();
+  *int8 = *spec;
+  int8->set_name("mailroom-int8");
+  int8->mutable_kv_cache()->set_dtype("int8");
+  config::v1::KvHeads* heads = int8->mutable_kv_cache()->add_heads();
+  heads->set_layer(0);
+  heads->add_kv_heads("1-2");
+  heads->set_dtype("f16");
   return config;
 }
 
@@ -81,7 +89,7 @@ class MailroomTest : public ::testing::Test {
 };
 
 TEST_F(MailroomTest, TellsSpamFromHam) {
-  for (const char* model : {"mailroom", "mailroom-half"}) {
+  for (const char* model : {"mailroom", "mailroom-half", "mailroom-int8"}) {
     grpc::ClientContext context;
     v1::ClassifyRequest request;
     request.set_model(model);
@@ -251,6 +259,25 @@ TEST_F(MailroomTest, ShowsWhatEachHeadCosts) {
   EXPECT_EQ(model.layers(1).kv_heads(0).index(), 3);
   EXPECT_EQ(model.layers(1).kv_heads(0).query_heads(0), 9);
   EXPECT_GT(model.weight_bytes_pruned(), 0);
+}
+
+TEST_F(MailroomTest, ShowsHowEachKvHeadIsStored) {
+  grpc::ClientContext context;
+  v1::GetModelRequest request;
+  request.set_name("mailroom-int8");
+  v1::GetModelResponse response;
+  ASSERT_TRUE(models_->GetModel(&context, request, &response).ok());
+  const v1::Model& model = response.model();
+  EXPECT_EQ(model.kv_dtype(), "int8");
+  // 22 heads with 32 + 2 bytes for K and for V, 2 with 64.
+  EXPECT_EQ(model.kv_bytes_per_token(), 22 * 2 * 34 + 2 * 2 * 64);
+  EXPECT_EQ(model.kv_bytes_per_token_unpruned(), model.kv_bytes_per_token());
+  ASSERT_EQ(model.layers(0).kv_heads_size(), 4);
+  EXPECT_EQ(model.layers(0).kv_heads(0).dtype(), "int8");
+  EXPECT_EQ(model.layers(0).kv_heads(0).bytes_per_token(), 68);
+  EXPECT_EQ(model.layers(0).kv_heads(2).dtype(), "f16");
+  EXPECT_EQ(model.layers(0).kv_heads(2).bytes_per_token(), 128);
+  EXPECT_EQ(model.layers(1).kv_heads(1).dtype(), "int8");
 }
 
 TEST_F(MailroomTest, GivesAllMemoryBackAfterCancels) {

@@ -30,7 +30,7 @@ EngineSnapshot SomeSnapshot() {
   snapshot.models = {
       {.running = 2,
        .waiting = 1,
-       .kv = {.used = 1536, .lent = 2048, .floor = 1024},
+       .kv = {.used = 1536, .lent = 2048, .floor = 1024, .ceiling = 4096},
        .kv_tokens = 24,
        .prefix_tokens = 200,
        .prefix_hit_tokens = 64,
@@ -82,6 +82,8 @@ TEST(SnapshotFamilies, SayWhatIsTrueNow) {
             2048);
   EXPECT_EQ(samples["headcount_kv_floor_bytes{model=\"a\",device=\"cpu\"}"],
             1024);
+  EXPECT_EQ(samples["headcount_kv_ceiling_bytes{model=\"a\",device=\"cpu\"}"],
+            4096);
   EXPECT_EQ(samples["headcount_kv_pool_usage_ratio{device=\"cpu\"}"], 0.25);
   EXPECT_EQ(samples["headcount_scheduler_kv_usage_ratio"], 0.25);
   EXPECT_EQ(samples["headcount_kv_bytes{model=\"a\",device=\"cpu\"}"], 1536);
@@ -100,7 +102,7 @@ TEST(SnapshotFamilies, SayWhatIsTrueNow) {
             1);
   EXPECT_EQ(samples["headcount_model_info{model=\"a\",architecture=\"llama\","
                     "dtype=\"f16\",layers=\"2\",heads=\"12\",kv_heads=\"4\","
-                    "head_dim=\"4\",mask=\"0badcafe\"}"],
+                    "head_dim=\"4\",mask=\"0badcafe\",variant_of=\"\"}"],
             1);
 }
 

@@ -1,0 +1,86 @@
+#include "cli/heads_json.h"
+
+#include <cmath>
+#include <vector>
+
+#include "base/check.h"
+#include "prune/prune_units.h"
+
+namespace headcount {
+namespace {
+
+std::string MetricName(Metric metric) {
+  switch (metric) {
+    case Metric::kAccuracy:
+      return "accuracy";
+    case Metric::kLogprob:
+      return "logprob";
+    case Metric::kKl:
+      return "kl";
+  }
+  return "";
+}
+
+Json TaskJson(const PruneReport& report) {
+  Json task = {{"name", report.model},
+               {"metric", MetricName(report.test.front().quality.metric)}};
+  for (const ReportSplit& split : report.splits) {
+    task[split.name + "_sha256"] = split.sha256;
+  }
+  return task;
+}
+
+// A difference as readers expect it, pruned minus dense, without digits that
+// no example count can support.
+double Rounded(double value) { return std::round(value * 1e6) / 1e6; }
+
+Json EvidenceJson(const PruneReport& report) {
+  const ReportRow& row = report.test.front();
+  const Comparison& quality = row.quality;
+  Json evidence = {
+      {"n_test", quality.n},
+      {"dense", Rounded(quality.dense)},
+      {"pruned", Rounded(quality.pruned)},
+      {"delta_ci95",
+       {Rounded(-quality.loss95.high), Rounded(-quality.loss95.low)}},
+      {"loss_at_most_95", Rounded(quality.loss_bounds.high)},
+      {"claimed_loss", Rounded(report.margin)},
+      {"claim_holds", Judge(quality, report.margin) == Verdict::kHolds}};
+  if (quality.metric == Metric::kAccuracy) {
+    evidence["b"] = quality.counts.lost;
+    evidence["c"] = quality.counts.gained;
+  }
+  evidence["kl_mean"] = Rounded(quality.kl_mean);
+  evidence["kl_p95"] = Rounded(quality.kl_p95);
+  evidence["kv_bytes_per_token"] = {report.dense_kv_bytes, row.kv_bytes};
+  evidence["seed"] = report.seed;
+  return evidence;
+}
+
+}  // namespace
+
+Json HeadsJson(const PruneReport& report, const v1::Model& model,
+               const std::string& sha256) {
+  CHECK(!report.test.empty());
+  Json base = {{"arch", model.architecture()}};
+  if (!sha256.empty()) base["sha256"] = sha256;
+  base["layers"] = model.num_layers();
+  base["q_heads"] = report.layers.front().query_heads;
+  base["kv_heads"] = report.layers.front().kv_heads;
+  base["head_dim"] = model.head_dim();
+
+  Json layers = Json::array();
+  const std::vector<LayerDrop> drops =
+      DropsOf(report.layers, report.units, report.gone);
+  for (size_t i = 0; i < drops.size(); ++i) {
+    if (drops[i].query_heads.empty()) continue;
+    layers.push_back({{"i", i},
+                      {"drop_q", drops[i].query_heads},
+                      {"drop_kv", drops[i].kv_heads}});
+  }
+  return {{"format", "heads/1"}, {"base", base},
+          {"weights", "full"},   {"task", TaskJson(report)},
+          {"layers", layers},    {"evidence", EvidenceJson(report)}};
+}
+
+}  // namespace headcount

@@ -1,0 +1,16 @@
+// The mask file heads/1 that a pruning run writes; model/heads_file.h reads it.
+#pragma once
+
+#include <string>
+
+#include "cli/output.h"
+#include "headcount/v1/model.pb.h"
+#include "prune/prune_report.h"
+
+namespace headcount {
+
+// `sha256` of the weights, empty if not known. The report has a chosen mask.
+Json HeadsJson(const PruneReport& report, const v1::Model& model,
+               const std::string& sha256);
+
+}  // namespace headcount

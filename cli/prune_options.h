@@ -1,0 +1,36 @@
+// The flags of `headcount prune`.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "cli/client.h"
+#include "cli/flags.h"
+#include "cli/prune_data.h"
+
+namespace headcount {
+
+struct PruneOptions {
+  ClientOptions client;
+  OutputFormat output = OutputFormat::kTable;
+  std::string model;
+  PruneFiles files;
+  std::string unit = "group";
+  std::optional<double> keep;
+  std::optional<double> kv_bytes;
+  std::string max_loss;
+  double step = 0.1;
+  int64_t rank_examples = 256;
+  uint64_t seed = 1;
+  std::string weights;
+  std::string out = "heads.json";
+  std::string report;
+  std::string journal;
+};
+
+// `options` outlives `app`.
+void AddPruneFlags(CLI::App& app, PruneOptions* options);
+
+}  // namespace headcount

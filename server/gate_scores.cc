@@ -1,0 +1,162 @@
+#include "server/gate_scores.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "server/classification.h"
+#include "server/limits.h"
+
+namespace headcount {
+namespace {
+
+template <typename Number>
+double Sum(const std::vector<Number>& numbers) {
+  return std::accumulate(numbers.begin(), numbers.end(), 0.0);
+}
+
+// KL(p || q) of two distributions given as log-probabilities.
+double Divergence(const std::vector<double>& log_p,
+                  const std::vector<double>& log_q) {
+  double sum = 0;
+  for (size_t i = 0; i < log_p.size(); ++i) {
+    const double p = std::exp(log_p[i]);
+    if (p > 0) sum += p * (log_p[i] - log_q[i]);
+  }
+  return sum;
+}
+
+// Of the labels of a model, among each other.
+std::vector<double> LabelLogprobs(const Scores& scores) {
+  std::vector<double> logprobs;
+  for (const std::vector<float>& tokens : scores.logprobs) {
+    logprobs.push_back(Sum(tokens));
+  }
+  return NormalisedLogprobs(logprobs);
+}
+
+}  // namespace
+
+std::optional<CalibrationPart> GateScores::Begin() {
+  for (size_t i = 0; i < open_.size(); ++i) {
+    Open& open = open_[i];
+    if (open.dense_ended && open.begun < settings_.size()) {
+      return MakePart(first_open_ + i, open.begun++);
+    }
+  }
+  if (!MayOpen()) return std::nullopt;
+  OpenNext();
+  return MakePart(first_open_ + open_.size() - 1, std::nullopt);
+}
+
+bool GateScores::MayOpen() const {
+  const size_t next = first_open_ + open_.size();
+  if (next == examples_.size() || open_.size() == kMaxCalibrationRequests) {
+    return false;
+  }
+  const int64_t bytes = LogprobRowBytes(examples_[next].target.size(), *model_);
+  return open_.empty() || rows_bytes_ + bytes <= kMaxCalibrationRowBytes;
+}
+
+void GateScores::OpenNext() {
+  const size_t next = first_open_ + open_.size();
+  const size_t places = examples_[next].target.size();
+  Open& open = open_.emplace_back();
+  open.left = 1 + settings_.size();
+  if (!examples_[next].classifies) {
+    open.rows = std::make_shared<LogprobRows>(
+        places, static_cast<size_t>(model_->vocab));
+    rows_bytes_ += LogprobRowBytes(places, *model_);
+  }
+  open.response.set_example(static_cast<int32_t>(next));
+  open.response.set_places(
+      examples_[next].classifies ? 1 : static_cast<int32_t>(places));
+  for (size_t i = 0; i < settings_.size(); ++i) open.response.add_scores();
+}
+
+CalibrationPart GateScores::MakePart(size_t example,
+                                     std::optional<size_t> setting) const {
+  const CheckedExample& from = examples_[example];
+  const Open& open = open_[example - first_open_];
+  const size_t run = setting.has_value() ? *setting + 1 : 0;
+  CalibrationPart part;
+  part.id = static_cast<int64_t>(example * (settings_.size() + 1) + run);
+  part.field = absl::StrCat("examples[", example, "]");
+  part.request.model = model_->index;
+  part.request.load_id = model_->load_id;
+  part.request.prompt = from.prompt;
+  if (from.classifies) {
+    for (const ClassifySetup::Label& label : model_->classify->labels) {
+      part.request.continuations.push_back(label.ids);
+    }
+  } else {
+    part.request.continuations.push_back(from.target);
+    if (setting.has_value()) {
+      part.request.reference_rows = open.rows;
+    } else {
+      part.request.kept_rows = open.rows;
+    }
+  }
+  if (setting.has_value()) part.request.head_gates = settings_[*setting];
+  return part;
+}
+
+absl::Status GateScores::End(int64_t id, const Scores& scores) {
+  const auto runs = static_cast<int64_t>(settings_.size()) + 1;
+  const auto example = static_cast<size_t>(id / runs);
+  const auto run = static_cast<int>(id % runs);
+  CHECK(example >= first_open_ && example - first_open_ < open_.size()) << id;
+  Open& open = open_[example - first_open_];
+  v1::GateScore score = Score(examples_[example], scores, &open);
+  if (run == 0) {
+    open.dense_ended = true;
+    *open.response.mutable_dense() = std::move(score);
+  } else {
+    *open.response.mutable_scores(run - 1) = std::move(score);
+  }
+  if (--open.left == 0 && open.rows != nullptr) {
+    rows_bytes_ -= LogprobRowBytes(open.rows->places(), *model_);
+    open.rows = nullptr;
+  }
+  return absl::OkStatus();
+}
+
+// The first score of an example is what the others are compared with.
+v1::GateScore GateScores::Score(const CheckedExample& example,
+                                const Scores& scores, Open* open) const {
+  v1::GateScore score;
+  if (!example.classifies) {
+    score.set_expected_logprob(Sum(scores.logprobs.front()));
+    if (!scores.divergences.empty()) {
+      score.set_kl(Sum(scores.divergences) /
+                   static_cast<double>(scores.divergences.size()));
+    }
+    return score;
+  }
+  std::vector<double> labels = LabelLogprobs(scores);
+  const auto likeliest = static_cast<size_t>(
+      std::max_element(labels.begin(), labels.end()) - labels.begin());
+  score.set_label(model_->classify->labels[likeliest].text);
+  if (example.label.has_value()) {
+    score.set_expected_logprob(labels[*example.label]);
+  }
+  if (open->dense_ended) {
+    score.set_kl(Divergence(open->labels, labels));
+  } else {
+    open->labels = std::move(labels);
+  }
+  return score;
+}
+
+std::optional<v1::ScoreGatesResponse> GateScores::TakeResponse() {
+  if (open_.empty() || open_.front().left > 0) return std::nullopt;
+  v1::ScoreGatesResponse response = std::move(open_.front().response);
+  open_.pop_front();
+  ++first_open_;
+  return response;
+}
+
+}  // namespace headcount

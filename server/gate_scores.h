@@ -1,0 +1,61 @@
+// What ScoreGates computes: an example's dense run first, then all settings of
+// the gates against it.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "headcount/v1/calibration.pb.h"
+#include "server/calibration_validation.h"
+#include "server/calibration_work.h"
+#include "server/model_setup.h"
+
+namespace headcount {
+
+class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
+ public:
+  // `examples` and `settings` are those of `model`, checked.
+  GateScores(std::shared_ptr<const ServedModel> model,
+             std::vector<CheckedExample> examples,
+             std::vector<std::vector<float>> settings)
+      : model_(std::move(model)),
+        examples_(std::move(examples)),
+        settings_(std::move(settings)) {}
+
+  std::optional<CalibrationPart> Begin() override;
+  absl::Status End(int64_t id, const Scores& scores) override;
+  std::optional<v1::ScoreGatesResponse> TakeResponse() override;
+
+ private:
+  // An example that has begun and whose message has not been taken.
+  struct Open {
+    bool dense_ended = false;
+    size_t begun = 0;  // settings
+    size_t left = 0;   // runs that have not ended
+    // What the settings are compared with: the log-probabilities of the labels,
+    // which are normalised; or rows over the vocabulary, only while there are
+    // runs left.
+    std::vector<double> labels;
+    std::shared_ptr<LogprobRows> rows;
+    v1::ScoreGatesResponse response;
+  };
+
+  // Of the dense run, or of a setting.
+  CalibrationPart MakePart(size_t example, std::optional<size_t> setting) const;
+  bool MayOpen() const;
+  void OpenNext();
+  v1::GateScore Score(const CheckedExample& example, const Scores& scores,
+                      Open* open) const;
+
+  const std::shared_ptr<const ServedModel> model_;
+  const std::vector<CheckedExample> examples_;
+  const std::vector<std::vector<float>> settings_;
+  std::deque<Open> open_;   // in order, from first_open_ on
+  size_t first_open_ = 0;   // index of an example
+  int64_t rows_bytes_ = 0;  // of all that are open
+};
+
+}  // namespace headcount
