@@ -13,7 +13,8 @@ endif()
 # not ours.
 add_library(headcount_options INTERFACE)
 target_compile_options(headcount_options INTERFACE
-  -Wall -Wextra -Wconversion -Wshadow -Wvla -Walloca -Wsign-compare -Werror)
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Wshadow -Wvla -Walloca
+    -Wsign-compare -Werror>)
 target_compile_definitions(headcount_options INTERFACE
   HEADCOUNT_VERSION="${PROJECT_VERSION}")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
@@ -26,7 +27,8 @@ endif()
 # warning.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND
    (HEADCOUNT_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL "Release"))
-  target_compile_options(headcount_options INTERFACE -Wno-restrict)
+  target_compile_options(headcount_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 
 # Everything that ends up in one binary has the same sanitizers, generated code
@@ -38,9 +40,11 @@ if(HEADCOUNT_SANITIZE)
   add_link_options(-fsanitize=${HEADCOUNT_SANITIZE})
 endif()
 # Debian's gRPC, protobuf and Abseil are not built with ThreadSanitizer, and
-# protobuf's classes have another layout where it shows. Only libstdc++ is told.
+# protobuf's classes have another layout where it shows. Only libstdc++ is told,
+# and tests that ask for HEADCOUNT_THREAD_SANITIZER.
 if(HEADCOUNT_SANITIZE STREQUAL "thread")
-  add_compile_options(-U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
+  add_compile_options(-U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1
+                      -DHEADCOUNT_THREAD_SANITIZER=1)
 endif()
 if(HEADCOUNT_FUZZ)
   add_compile_options(-fsanitize=fuzzer-no-link)
@@ -76,6 +80,17 @@ function(headcount_test name)
     ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main headcount_options)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
+endfunction()
+
+# Makes the emulator of GPUs (tests/simt) see the plain loads and stores of a
+# target's sources, not only those that go through ptx.h. Sanitizers have hooks of
+# their own.
+function(headcount_see_plain_accesses target)
+  if(HEADCOUNT_SANITIZE OR HEADCOUNT_FUZZ)
+    return()
+  endif()
+  target_compile_options(${target} PRIVATE -fsanitize=thread)
+  target_link_libraries(${target} PUBLIC headcount_simt_plain_accesses)
 endfunction()
 
 # headcount_benchmark(matmul_benchmark SRCS ... DEPS ...)

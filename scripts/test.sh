@@ -79,12 +79,13 @@ format_check() {
 
 # What clang-tidy and clang's own warnings, lock annotations among them, find in
 # src/. Kernels are looked at for one target: the others are the same source.
-# Options of code generation that only GCC knows are left out.
+# Options of code generation that only GCC knows are left out, and the file that
+# needs a CUDA toolkit.
 tidy_check() {
   mkdir -p build/tidy
   sed -E 's/ -fno-tree-[a-z]+//g' build/test/compile_commands.json \
     >build/tidy/compile_commands.json
-  our_sources | grep '^src/.*\.cc$' |
+  our_sources | grep '^src/.*\.cc$' | grep -v '^src/backend/cuda/device\.cc$' |
     xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/tidy \
       --extra-arg=-Wthread-safety --extra-arg=-DHWY_COMPILE_ONLY_STATIC
 }
@@ -108,8 +109,28 @@ stage "fetch smollm2-135m" scripts/fetch_model.sh smollm2-135m ||
   echo "without models/smollm2-135m, ctest skips the tests of it" >&2
 must_stage configure configure build/test --preset test
 check build ninja -C build/test
-tests "all tests" --test-dir build/test
+tests "all tests" --test-dir build/test -j "$(nproc)"
 golden_summary
+
+# Where there is a CUDA toolkit: kernels for Hopper compile without warnings and
+# within their registers, and so does what only such a build has. Two dtypes stand
+# for all: scripts/bundle.sh builds the rest, and the architectures before.
+cuda_kernels() {
+  local kernels=src/backend/cuda/CMakeFiles/headcount_cuda.dir
+  ninja -C build/cuda \
+    "$kernels"/{attention_bf16,attention_int8,kv_write,matmul_kernels}.cu.o \
+    "$kernels"/{row_kernels,sampling_kernels}.cu.o "$kernels"/device.cc.o \
+    src/backend/CMakeFiles/headcount_devices.dir/create_backend.cc.o \
+    tests/gpu/CMakeFiles/kernel_gpu_benchmark.dir/attention_benchmark.cc.o \
+    tests/gpu/CMakeFiles/step_gpu_benchmark.dir/step_benchmark.cc.o
+}
+PATH=$PATH:/usr/local/cuda/bin
+if command -v nvcc >/dev/null; then
+  check "cuda configure" configure build/cuda --preset cuda \
+    -DCMAKE_CUDA_ARCHITECTURES=90
+  check "cuda kernels" cuda_kernels
+  check "cuda budget" tests/gpu/budget_test.py build/cuda/src/backend/cuda
+fi
 
 export ASAN_OPTIONS=detect_stack_use_after_return=1:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1

@@ -12,18 +12,8 @@ import stubs
 STATE = stubs.model.Model
 STAGE = stubs.model.LoadModelResponse
 LATER = {**served.DENSE, "name": "later", "preload": "off"}
+TENSOR_BYTES = 6_689_664  # of mailroom, in its file
 LONG = dict(text="Dear list,", max_tokens=1500, ignore_eos=True)
-
-
-def reason(error):
-    for key, value in error.trailing_metadata():
-        if key == "grpc-status-details-bin":
-            status = stubs.status.Status.FromString(value)
-            for detail in status.details:
-                info = stubs.error_details.ErrorInfo()
-                if detail.Unpack(info):
-                    return info.reason
-    return None
 
 
 class Lifecycle(unittest.TestCase):
@@ -75,9 +65,19 @@ class Lifecycle(unittest.TestCase):
             model="later", text="a", max_tokens=1))
         self.assertEqual(error.code(), grpc.StatusCode.FAILED_PRECONDITION)
         self.assertIn("headcount load later", error.details())
-        self.assertEqual(reason(error), "MODEL_NOT_LOADED")
+        self.assertEqual(served.reason(error), "MODEL_NOT_LOADED")
 
-        stages = self.load()
+        told = self.load()
+        reading = [stage for stage in told if stage.total_bytes]
+        self.assertGreater(len(reading), 0)
+        self.assertTrue(all(stage.stage == STAGE.STAGE_READING
+                            for stage in reading))
+        read = [stage.read_bytes for stage in reading]
+        self.assertEqual(read, sorted(read))
+        self.assertEqual(read[-1], TENSOR_BYTES)
+        self.assertEqual({stage.total_bytes for stage in reading},
+                         {TENSOR_BYTES})
+        stages = [stage for stage in told if not stage.total_bytes]
         self.assertEqual([stage.stage for stage in stages],
                          [STAGE.STAGE_WAITING, STAGE.STAGE_READING,
                           STAGE.STAGE_JOINING, STAGE.STAGE_READY])
@@ -89,6 +89,11 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(self.server.generate(model="later", **fields).bits,
                          self.server.generate(model="mailroom", **fields).bits)
         self.assertEqual(len(self.load()), 2, "it is loaded already")
+        served.until(
+            lambda: ("LoadModel", "later") in {
+                (line.get("method"), line.get("model"))
+                for line in self.server.log_lines()},
+            "a line of the log that names the model")
         metrics = self.server.scrape()
         self.assertEqual(metrics.sum("headcount_model_state", model="later",
                                      state="ready"), 1)

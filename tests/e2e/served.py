@@ -77,6 +77,18 @@ def write_yaml(folder, config):
     return path
 
 
+def reason(error):
+    """ErrorInfo.reason of an RpcError."""
+    for key, value in error.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            status = stubs.status.Status.FromString(value)
+            for detail in status.details:
+                info = stubs.error_details.ErrorInfo()
+                if detail.Unpack(info):
+                    return info.reason
+    return None
+
+
 def until(condition, what):
     """The first true value of `condition()`."""
     end = time.monotonic() + DEADLINE
@@ -117,6 +129,8 @@ class Server:
         self.channel = self.new_channel()
         self.inference = stubs.inference_grpc.InferenceServiceStub(self.channel)
         self.model = stubs.model_grpc.ModelServiceStub(self.channel)
+        self.calibration = stubs.calibration_grpc.CalibrationServiceStub(
+            self.channel)
         self.health = stubs.health_grpc.HealthStub(self.channel)
         try:
             until(self._is_up, "the server is up")

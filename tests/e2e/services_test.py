@@ -8,7 +8,7 @@ import served
 import stubs
 
 OURS = {"headcount.v1.InferenceService", "headcount.v1.ModelService",
-        "grpc.health.v1.Health"}
+        "headcount.v1.CalibrationService", "grpc.health.v1.Health"}
 SERVING = stubs.health.HealthCheckResponse.SERVING
 
 

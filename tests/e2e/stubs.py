@@ -28,7 +28,8 @@ def _generate(folder, *protos):
 
 
 _PROTO = os.path.join(SOURCE, "proto")
-_generate(_PROTO, "headcount/v1/inference.proto", "headcount/v1/model.proto")
+_generate(_PROTO, "headcount/v1/inference.proto", "headcount/v1/model.proto",
+          "headcount/v1/calibration.proto")
 _generate(os.path.join(_PROTO, "grpc/health/v1"), "health.proto")
 _generate(os.path.join(_PROTO, "google/rpc"), "status.proto",
           "error_details.proto")
@@ -38,6 +39,8 @@ inference = importlib.import_module("headcount.v1.inference_pb2")
 inference_grpc = importlib.import_module("headcount.v1.inference_pb2_grpc")
 model = importlib.import_module("headcount.v1.model_pb2")
 model_grpc = importlib.import_module("headcount.v1.model_pb2_grpc")
+calibration = importlib.import_module("headcount.v1.calibration_pb2")
+calibration_grpc = importlib.import_module("headcount.v1.calibration_pb2_grpc")
 health = importlib.import_module("health_pb2")
 health_grpc = importlib.import_module("health_pb2_grpc")
 status = importlib.import_module("status_pb2")

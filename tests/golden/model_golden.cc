@@ -100,7 +100,12 @@ std::vector<GoldenModel> ReadGoldenModels() {
     AddModel(name, path, {path + "/expected.json", path + "/expected.json.gz"},
              &models);
   }
-  AddModel("mailroom", source + "/models/mailroom",
+  // A bundle for another machine has it beside the values.
+  const std::string beside = directory + "/mailroom";
+  AddModel("mailroom",
+           std::filesystem::exists(beside + "/config.json")
+               ? beside
+               : source + "/models/mailroom",
            {directory + "/mailroom/logits.json",
             directory + "/mailroom/logits.json.gz",
             directory + "/mailroom_logits.json.gz"},

@@ -14,6 +14,7 @@ import source_tree
 ALLOWED = {
     "base": set(),
     "heads": {"base"},
+    "prune": {"base"},
     "format": {"base"},
     "text": {"format", "base"},
     "kv": {"heads", "base"},
@@ -102,6 +103,7 @@ class IncludeDirection(unittest.TestCase):
                 ("src/engine/a.cc", "<grpcpp/grpcpp.h>"),
                 ("src/model/a.cc", '"headcount/v1/model.pb.h"'),
                 ("src/backend/cpu/a.cc", "<cuda_runtime.h>"),
+                ("src/prune/a.cc", '"headcount/v1/model.pb.h"'),
                 ("src/heads/a.h", "<prometheus/registry.h>")):
             found = wrong_includes({path: f"#include {include}\n"})
             self.assertEqual(len(found), 1, f"{path}: {include}: {found}")
