@@ -31,6 +31,13 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND
     $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 
+# A joined source is a header to GCC, which then takes the types of its anonymous
+# namespace for a mistake.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND HEADCOUNT_JOIN_SOURCES)
+  target_compile_options(headcount_options INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)
+endif()
+
 # Everything that ends up in one binary has the same sanitizers, generated code
 # included, so these are not part of headcount_options. Checks in every unrolled
 # step of a kernel make -O2 slow to compile, by minutes a file.
@@ -38,6 +45,10 @@ if(HEADCOUNT_SANITIZE)
   add_compile_options(-O1 -fsanitize=${HEADCOUNT_SANITIZE}
                       -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${HEADCOUNT_SANITIZE})
+  # AddressSanitizer sees what these three look for.
+  if(HEADCOUNT_SANITIZE MATCHES undefined)
+    add_compile_options(-fno-sanitize=null,object-size,vptr)
+  endif()
 endif()
 # Debian's gRPC, protobuf and Abseil are not built with ThreadSanitizer, and
 # protobuf's classes have another layout where it shows. Only libstdc++ is told,
@@ -60,7 +71,42 @@ function(headcount_library name)
     ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
   target_link_libraries(headcount_${name}
     PUBLIC ${ARG_DEPS} PRIVATE headcount_options)
+  set_target_properties(headcount_${name} PROPERTIES
+    UNITY_BUILD ${HEADCOUNT_JOIN_SOURCES})
 endfunction()
+
+# How a test's own code is compiled: what it calls does the work.
+function(headcount_test_code target)
+  target_include_directories(${target} PRIVATE
+    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${target} PRIVATE
+    HEADCOUNT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_link_libraries(${target} PRIVATE
+    GTest::gmock GTest::gtest headcount_options)
+  # One set of options for all, since they share a file of headers; see PR105651
+  # above. gRPC asks for -pthread.
+  if(HEADCOUNT_JOIN_SOURCES)
+    target_compile_options(${target} PRIVATE -O1 -pthread
+      "$<$<CXX_COMPILER_ID:GNU>:-Wno-array-bounds;-Wno-stringop-overflow>")
+  endif()
+endfunction()
+
+# A file of GoogleTest's, Abseil's and the standard library's headers, parsed once
+# for all tests.
+if(HEADCOUNT_JOIN_SOURCES AND HEADCOUNT_TESTS)
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/test_headers.cc CONTENT "\n")
+  add_library(headcount_test_headers OBJECT
+              ${PROJECT_BINARY_DIR}/test_headers.cc)
+  headcount_test_code(headcount_test_headers)
+  # As in the executables that share it.
+  set_target_properties(headcount_test_headers PROPERTIES
+    POSITION_INDEPENDENT_CODE OFF)
+  target_compile_options(headcount_test_headers PRIVATE -fPIE)
+  target_precompile_headers(headcount_test_headers PRIVATE
+    <gmock/gmock.h> <gtest/gtest.h> <algorithm> <functional> <map> <memory>
+    <optional> <random> <string> <vector> <absl/status/status.h>
+    <absl/status/statusor.h> <absl/strings/str_cat.h> <absl/types/span.h>)
+endif()
 
 # headcount_test(heads_layout_test SRCS layout_test.cc DEPS headcount_heads
 #                LABELS quick)
@@ -72,12 +118,11 @@ function(headcount_test name)
     set(ARG_LABELS quick)
   endif()
   add_executable(${name} ${ARG_SRCS})
-  target_include_directories(${name} PRIVATE
-    ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
-  target_compile_definitions(${name} PRIVATE
-    HEADCOUNT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  target_link_libraries(${name} PRIVATE
-    ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main headcount_options)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gtest_main)
+  headcount_test_code(${name})
+  if(TARGET headcount_test_headers)
+    target_precompile_headers(${name} REUSE_FROM headcount_test_headers)
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
 endfunction()
@@ -90,6 +135,7 @@ function(headcount_see_plain_accesses target)
     return()
   endif()
   target_compile_options(${target} PRIVATE -fsanitize=thread)
+  set_target_properties(${target} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
   target_link_libraries(${target} PUBLIC headcount_simt_plain_accesses)
 endfunction()
 

@@ -78,13 +78,12 @@ format_check() {
 }
 
 # What clang-tidy and clang's own warnings, lock annotations among them, find in
-# src/. Kernels are looked at for one target: the others are the same source.
-# Options of code generation that only GCC knows are left out, and the file that
-# needs a CUDA toolkit.
+# src/, file by file. Kernels are looked at for one target: the others are the
+# same source. Options of code generation that only GCC knows are left out, and
+# the file that needs a CUDA toolkit.
 tidy_check() {
-  mkdir -p build/tidy
-  sed -E 's/ -fno-tree-[a-z]+//g' build/test/compile_commands.json \
-    >build/tidy/compile_commands.json
+  configure build/tidy --preset dev
+  sed -i -E 's/ -fno-tree-[a-z]+//g' build/tidy/compile_commands.json
   our_sources | grep '^src/.*\.cc$' | grep -v '^src/backend/cuda/device\.cc$' |
     xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p build/tidy \
       --extra-arg=-Wthread-safety --extra-arg=-DHWY_COMPILE_ONLY_STATIC

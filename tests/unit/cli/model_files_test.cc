@@ -6,13 +6,13 @@
 #include "gtest/gtest.h"
 #include "tests/unit/format/gguf_writer.h"
 #include "tests/unit/format/temp_folder.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 constexpr char kSharded[] =
     HEADCOUNT_SOURCE_DIR "/tests/data/golden/tiny/llama_gqa";
 

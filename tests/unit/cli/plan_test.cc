@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "heads/capacity_plan.h"
 #include "recorder.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
@@ -21,7 +22,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr char kConfigs[] = HEADCOUNT_SOURCE_DIR "/tests/data/configs/";
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 
 std::string ConfigOf(const std::string& name) {
   return kConfigs + name + ".json";

@@ -10,13 +10,12 @@
 #include "recorder.h"
 #include "tests/unit/format/gguf_writer.h"
 #include "tests/unit/format/temp_folder.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 
 // What `serve` would run with these arguments.
 absl::StatusOr<config::v1::ServerConfig> Configure(

@@ -136,6 +136,14 @@ std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
       .value();
 }
 
+std::unique_ptr<Engine> MakeSmallStepMailroom(const Clock* clock,
+                                              int64_t slabs) {
+  return MakeEngine(
+      {{.path = MailroomPath()}},
+      {.kv_pool_bytes = slabs * kSlab, .step_tokens = 16, .prefix_cache = true},
+      clock);
+}
+
 std::vector<int32_t> MailTokens(size_t start, size_t count) {
   static const std::vector<int32_t> kMail = [] {
     absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load(MailroomPath());

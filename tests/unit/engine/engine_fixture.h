@@ -74,6 +74,7 @@ struct ModelSpec {
   PoolQuota quota = {};
 };
 
+inline constexpr double kScoreError = 1e-4;
 inline constexpr int64_t kSlab = int64_t{2} << 20;  // of small pools
 
 std::string MailroomPath();
@@ -87,6 +88,9 @@ EngineModel LoadVariant(const EngineModel& base, const ModelSpec& spec);
 std::unique_ptr<Engine> MakeEngine(const std::vector<ModelSpec>& models,
                                    const EngineOptions& options,
                                    const Clock* clock);
+// In small steps, so that a continuation is scored in pieces.
+std::unique_ptr<Engine> MakeSmallStepMailroom(const Clock* clock,
+                                              int64_t slabs = 8);
 
 // Some mail's token ids, `count` of them, which differ with `start`.
 std::vector<int32_t> MailTokens(size_t start, size_t count);

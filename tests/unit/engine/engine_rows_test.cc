@@ -16,17 +16,8 @@ using ::testing::Each;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-constexpr double kError = 1e-4;
 constexpr size_t kPrompt = 40;
 constexpr size_t kTarget = 30;
-
-// In small steps, so that a continuation is scored in pieces.
-std::unique_ptr<Engine> MakeMailroom(const Clock* clock, int64_t slabs = 8) {
-  return MakeEngine(
-      {{.path = MailroomPath()}},
-      {.kv_pool_bytes = slabs * kSlab, .step_tokens = 16, .prefix_cache = true},
-      clock);
-}
 
 Request ScoreTarget() {
   return MakeScoreRequest(MailTokens(3, kPrompt),
@@ -58,7 +49,7 @@ std::shared_ptr<const LogprobRows> Keep(Engine* engine, Request request) {
 
 TEST(EngineRowsTest, KeptRowsAreTheDistributionsAtEachPlace) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeMailroom(&clock);
+  const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock);
   const auto kept = Keep(engine.get(), ScoreTarget());
   const DirectScores direct;
   const std::vector<std::vector<double>> expected =
@@ -66,7 +57,7 @@ TEST(EngineRowsTest, KeptRowsAreTheDistributionsAtEachPlace) {
   for (size_t place = 0; place < kTarget; ++place) {
     const std::vector<double>& row = expected[kPrompt - 1 + place];
     for (size_t token = 0; token < row.size(); ++token) {
-      ASSERT_NEAR(kept->Row(place)[token], row[token], kError)
+      ASSERT_NEAR(kept->Row(place)[token], row[token], kScoreError)
           << place << ", " << token;
     }
   }
@@ -74,7 +65,7 @@ TEST(EngineRowsTest, KeptRowsAreTheDistributionsAtEachPlace) {
 
 TEST(EngineRowsTest, GatesOfOneAreNoDistanceAway) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeMailroom(&clock);
+  const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock);
   Request same = Gated(*engine, 1);
   same.reference_rows = Keep(engine.get(), ScoreTarget());
   const Heard heard = RunAll(engine.get(), {same}).front();
@@ -85,7 +76,7 @@ TEST(EngineRowsTest, GatesOfOneAreNoDistanceAway) {
 
 TEST(EngineRowsTest, TheDivergenceIsThatOfTheTwoDistributions) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeMailroom(&clock);
+  const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock);
   Request gated = Gated(*engine, 0);
   const auto dense_rows = Keep(engine.get(), ScoreTarget());
   const auto gated_rows = Keep(engine.get(), gated);
@@ -113,13 +104,13 @@ TEST(EngineRowsTest, TheDivergenceIsThatOfTheTwoDistributions) {
 TEST(EngineRowsTest, PreemptionCountsNoPlaceTwice) {
   const SystemClock clock;
   // Room for about one sequence: the others push it out of the pool.
-  const std::unique_ptr<Engine> roomy = MakeMailroom(&clock);
+  const std::unique_ptr<Engine> roomy = MakeSmallStepMailroom(&clock);
   const auto dense_rows = Keep(roomy.get(), ScoreTarget());
   Request gated = Gated(*roomy, 0);
   gated.reference_rows = dense_rows;
   const Heard alone = RunAll(roomy.get(), {gated}).front();
 
-  const std::unique_ptr<Engine> tight = MakeMailroom(&clock, 1);
+  const std::unique_ptr<Engine> tight = MakeSmallStepMailroom(&clock, 1);
   std::vector<Request> requests(6, gated);
   for (size_t i = 0; i < 6; ++i) {
     requests.insert(requests.begin(), MakeRequest(MailTokens(i, 30), 120));

@@ -17,8 +17,6 @@ namespace {
 
 using ::testing::SizeIs;
 
-constexpr double kError = 1e-4;
-
 std::unique_ptr<Engine> MakeMailroom(const Clock* clock,
                                      int32_t step_tokens = 32) {
   return MakeEngine({{.path = MailroomPath()}},
@@ -54,7 +52,7 @@ void ExpectScores(const Request& request, const Heard& heard) {
         Expected(direct, request.prompt, request.continuations[k]);
     ASSERT_EQ(scores[k].size(), expected.size());
     for (size_t i = 0; i < expected.size(); ++i) {
-      EXPECT_NEAR(scores[k][i], expected[i], kError) << k << ", " << i;
+      EXPECT_NEAR(scores[k][i], expected[i], kScoreError) << k << ", " << i;
     }
   }
   EXPECT_THAT(heard.tokens, SizeIs(0));
@@ -208,7 +206,7 @@ TEST(EngineScoreTest, AGreedyChoiceTakesTheLikeliestTokenAtEachPlace) {
     const Heard heard = RunAll(engine.get(), {request}).front();
     for (int32_t id = 300; id < 310; ++id) {
       EXPECT_LE(row[static_cast<size_t>(id)],
-                row[static_cast<size_t>(heard.ids().front())] + kError);
+                row[static_cast<size_t>(heard.ids().front())] + kScoreError);
     }
   }
 }

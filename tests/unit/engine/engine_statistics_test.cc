@@ -13,13 +13,6 @@
 namespace headcount {
 namespace {
 
-std::unique_ptr<Engine> MakeMailroom(const Clock* clock, int64_t slabs) {
-  return MakeEngine(
-      {{.path = MailroomPath()}},
-      {.kv_pool_bytes = slabs * kSlab, .step_tokens = 16, .prefix_cache = true},
-      clock);
-}
-
 std::shared_ptr<HeadStatistics> MakeStatistics(const Engine& engine) {
   return std::make_shared<HeadStatistics>(engine.model(0)->heads().layout(),
                                           /*gram=*/false);
@@ -48,7 +41,7 @@ void ExpectSame(const HeadStatistics& found, const HeadStatistics& expected) {
 
 TEST(EngineStatisticsTest, TokensThatTheCacheHasAreComputedAllTheSame) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> engine = MakeMailroom(&clock, 8);
+  const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock, 8);
   RunAll(engine.get(), {MakeRequest(MailTokens(0, 64), 1)});
   const auto statistics = MakeStatistics(*engine);
   const Heard heard =
@@ -60,7 +53,7 @@ TEST(EngineStatisticsTest, TokensThatTheCacheHasAreComputedAllTheSame) {
 
 TEST(EngineStatisticsTest, PreemptionCountsNoTokenTwice) {
   const SystemClock clock;
-  const std::unique_ptr<Engine> roomy = MakeMailroom(&clock, 8);
+  const std::unique_ptr<Engine> roomy = MakeSmallStepMailroom(&clock, 8);
   const auto expected = MakeStatistics(*roomy);
   std::vector<Request> counted;
   for (size_t i = 0; i < 6; ++i) {
@@ -70,7 +63,7 @@ TEST(EngineStatisticsTest, PreemptionCountsNoTokenTwice) {
   RunAll(roomy.get(), counted);
   EXPECT_EQ(expected->layers()[0].tokens, 6 * 57);
 
-  const std::unique_ptr<Engine> tight = MakeMailroom(&clock, 1);
+  const std::unique_ptr<Engine> tight = MakeSmallStepMailroom(&clock, 1);
   const auto found = MakeStatistics(*tight);
   std::vector<Request> requests;
   for (size_t i = 0; i < 6; ++i) {

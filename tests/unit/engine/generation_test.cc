@@ -19,7 +19,7 @@ using ::testing::Not;
 using ::testing::SizeIs;
 
 constexpr int32_t kEos = 1;
-constexpr int32_t kContext = 100;
+constexpr int32_t kMaxTokens = 100;
 
 // A generation whose tokens the test draws.
 class GenerationTest : public ::testing::Test {
@@ -31,7 +31,7 @@ class GenerationTest : public ::testing::Test {
 
   // Starts with the whole prompt in one step.
   void Begin() {
-    sequence_ = std::make_unique<Sequence>(1, request_, kContext, 0,
+    sequence_ = std::make_unique<Sequence>(1, request_, kMaxTokens, 0,
                                            /*may_share_prefix=*/false);
     generation_ =
         std::make_unique<Generation>(request_, std::vector<int32_t>{kEos},
@@ -320,7 +320,7 @@ TEST_F(GenerationTest, BeforeMinTokensStopStringsAreText) {
 }
 
 TEST_F(GenerationTest, TheContextEndsItWithLength) {
-  request_.prompt.assign(kContext - 2, 10);
+  request_.prompt.assign(kMaxTokens - 2, 10);
   Begin();
   EXPECT_TRUE(Draw(20));
   EXPECT_FALSE(Draw(20));

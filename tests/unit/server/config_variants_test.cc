@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "server/config.h"
 #include "temporary_folder.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
@@ -14,8 +15,6 @@ namespace {
 using config::v1::ModelSpec;
 using config::v1::ServerConfig;
 using ::testing::HasSubstr;
-
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 
 // A server of mailroom, named "mail" and with the keys `base`, and of a model
 // that is written `variant`.

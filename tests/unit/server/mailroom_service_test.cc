@@ -15,13 +15,12 @@
 #include "server/config.h"
 #include "server/server.h"
 #include "temporary_folder.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 
 config::v1::ServerConfig MailroomConfig() {
   config::v1::ServerConfig config = DefaultServerConfig();

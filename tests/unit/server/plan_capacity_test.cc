@@ -11,13 +11,12 @@
 #include "heads/kv_geometry.h"
 #include "server/config.h"
 #include "server/server.h"
+#include "tests/unit/mailroom.h"
 
 namespace headcount {
 namespace {
 
 using ::testing::HasSubstr;
-
-constexpr char kMailroom[] = HEADCOUNT_SOURCE_DIR "/models/mailroom";
 
 class PlanCapacityTest : public ::testing::Test {
  protected:
