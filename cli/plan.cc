@@ -76,9 +76,14 @@ void PrintPlans(const v1::CapacityPlan& all_heads, const v1::CapacityPlan& plan,
                 const PlanOptions& options, Console& console) {
   const Device device = DeviceOf(options);
   if (options.output == OutputFormat::kJson) {
-    PrintJson(console, {{"all_heads", PlanJson(all_heads, device)},
+    PrintJson(console, {{"gpus", options.settings.gpus},
+                        {"all_heads", PlanJson(all_heads, device)},
                         {"plan", PlanJson(plan, device)}});
   } else {
+    if (options.settings.gpus > 1) {
+      console.out << "The fullest of " << options.settings.gpus
+                  << " GPUs, which compute every layer together:\n\n";
+    }
     console.out << RenderPlan(all_heads, plan, device);
   }
 }
@@ -130,6 +135,9 @@ absl::Status PlanFiles(const PlanOptions& options, Console& console) {
       PlanLocally(unpruned, settings, {});
   if (!all_heads.ok()) return all_heads.status();
   PrintPlans(*all_heads, *plan, options, console);
+  if (settings.gpus > 1 && options.output == OutputFormat::kTable) {
+    console.out << RenderExchange(*shape, *plan, settings.gpus);
+  }
   if (!shape->served && options.output == OutputFormat::kTable) {
     console.out << "Models of type " << shape->architecture
                 << " can be planned for, but not served yet.\n";
@@ -253,6 +261,12 @@ void AddDeviceFlags(CLI::App& app, PlanOptions* options) {
         options->settings.gpu = *FindGpu(name);
       },
       "what to plan for; this CPU unless set");
+  app.add_option("--gpus", options->settings.gpus,
+                 "so many of them, each with a part of every layer's heads; "
+                 "the server itself runs on one")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N")
+      ->default_str("1");
   AddByteSize(
       app, "--bandwidth",
       [options](int64_t bytes) {
@@ -287,6 +301,12 @@ void CheckTogether(const PlanOptions& options) {
   }
   if (!options.mask_file.empty() && options.kept) {
     throw CLI::ValidationError("--keep", "is for where there is no mask file");
+  }
+  if (options.settings.gpus > 1 && (options.running || !options.settings.gpu)) {
+    throw CLI::ValidationError(
+        "--gpus", options.running
+                      ? "is for a model on this machine: leave out --running"
+                      : "name the GPU too, for example --gpu h100");
   }
   if (!options.sweep) return;
   if (options.running || !options.mask_file.empty() || options.kept ||
@@ -332,6 +352,8 @@ Command PlanCommand(CLI::App& root) {
           {"what would half of the KV groups change, or int8?",
            "headcount plan config.json --gpu h100 --context 32k --keep 50 "
            "--kv int8"},
+          {"a model that is too large for one GPU",
+           "headcount plan config.json --gpu h100 --gpus 4 --context 32k"},
           {"a mask, before anything is loaded",
            "headcount plan models/mailroom --mask-file "
            "models/mailroom/heads_half.json"},

@@ -7,6 +7,7 @@
 #include "base/human.h"
 #include "heads/even_mask.h"
 #include "heads/head_layout.h"
+#include "heads/head_shards.h"
 #include "model/heads_file.h"
 #include "model/model_cost.h"
 #include "server/capacity.h"
@@ -27,11 +28,9 @@ int64_t PoolBytesFor(const PlanSettings& settings, int64_t weight_bytes) {
   return std::max<int64_t>(used - weight_bytes - kOverheadBytes, 0);
 }
 
-}  // namespace
-
-absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
-                                             const PlanSettings& settings,
-                                             const HeadMask& mask) {
+absl::StatusOr<HeadLayout> LayoutOf(const ModelShape& shape,
+                                    const PlanSettings& settings,
+                                    const HeadMask& mask) {
   HeadLayoutSpec spec{.layers = shape.heads,
                       .head_dim = shape.head_dim,
                       .mask = mask,
@@ -39,13 +38,21 @@ absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
   for (const auto& [layer, heads] : shape.pruned_heads.pruned) {
     spec.mask.pruned[layer].insert(heads.begin(), heads.end());
   }
-  const absl::StatusOr<HeadLayout> layout = HeadLayout::Create(spec);
+  return HeadLayout::Create(spec);
+}
+
+// What one of `gpus` has of all that is not a head.
+ModelShape ShardOf(ModelShape shape, int gpus) {
+  for (int32_t& width : shape.ffn) width = (width + gpus - 1) / gpus;
+  shape.vocab = (shape.vocab + gpus - 1) / gpus;
+  return shape;
+}
+
+absl::StatusOr<v1::CapacityPlan> PlanOneGpu(const ModelShape& shape,
+                                            const PlanSettings& settings,
+                                            const HeadMask& mask) {
+  const absl::StatusOr<HeadLayout> layout = LayoutOf(shape, settings, mask);
   if (!layout.ok()) return layout.status();
-  if (settings.context_tokens > shape.max_context) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--context: ", settings.context_tokens,
-                     " tokens are over the model's ", shape.max_context));
-  }
   const int64_t parameters = Parameters(shape, *layout);
   const WeightCost weights = {
       .parameters = parameters,
@@ -61,6 +68,38 @@ absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
   if (plan.ok())
     plan->set_sequences_scheduled(MaxRunning(settings.step_tokens));
   return plan;
+}
+
+// The first needs more memory.
+bool IsTighter(const v1::CapacityPlan& a, const v1::CapacityPlan& b) {
+  if (a.sequences_admitted() != b.sequences_admitted()) {
+    return a.sequences_admitted() < b.sequences_admitted();
+  }
+  return a.weight_bytes() + a.sequence_bytes() >
+         b.weight_bytes() + b.sequence_bytes();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
+                                             const PlanSettings& settings,
+                                             const HeadMask& mask) {
+  if (settings.context_tokens > shape.max_context) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--context: ", settings.context_tokens,
+                     " tokens are over the model's ", shape.max_context));
+  }
+  if (settings.gpus == 1) return PlanOneGpu(shape, settings, mask);
+  const absl::StatusOr<HeadLayout> layout = LayoutOf(shape, settings, mask);
+  if (!layout.ok()) return layout.status();
+  const ModelShape shard = ShardOf(shape, settings.gpus);
+  std::optional<v1::CapacityPlan> tightest;
+  for (const HeadMask& others : DealHeads(*layout, settings.gpus)) {
+    absl::StatusOr<v1::CapacityPlan> plan = PlanOneGpu(shard, settings, others);
+    if (!plan.ok()) return plan.status();
+    if (!tightest || IsTighter(*plan, *tightest)) tightest = *std::move(plan);
+  }
+  return *std::move(tightest);
 }
 
 absl::StatusOr<HeadMask> ReadMask(const std::string& path,

@@ -25,6 +25,7 @@ struct PlanSettings {
   double watermark = 0.01;
   int32_t step_tokens = 256;
   std::optional<Device> gpu;
+  int gpus = 1;  // that compute every layer together, each with its own pool
 };
 
 // Of a GPU's memory, what is used at all; and of that, what is neither weights
@@ -33,7 +34,10 @@ inline constexpr double kUsedPart = 0.9;
 inline constexpr int64_t kOverheadBytes = int64_t{1} << 30;
 
 // `mask` in head numbers of the unpruned model, besides what the configuration
-// itself prunes. InvalidArgument naming what to mend.
+// itself prunes. Of several GPUs, the plan of the one that lets in the fewest
+// sequences: each holds the heads that DealHeads gives it, its part of every
+// MLP's width and of the vocabulary, and all norms. InvalidArgument naming what
+// to mend.
 absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
                                              const PlanSettings& settings,
                                              const HeadMask& mask);

@@ -235,6 +235,19 @@ std::string RenderPlan(const Plan& all_heads, const Plan& plan,
                       Verdict(plan, roof, device));
 }
 
+std::string RenderExchange(const ModelShape& shape, const Plan& plan,
+                           int gpus) {
+  constexpr int64_t kElementBytes = 2;
+  const int64_t sums = 1 + shape.layers * (shape.shared_norm ? 1 : 2);
+  const int64_t bytes = kElementBytes * shape.hidden *
+                        std::max<int64_t>(RooflineOf(plan, {}).sequences, 1);
+  return Wrapped(absl::StrCat(
+      "Not in these times: the ", gpus, " GPUs add up their parts ",
+      FormatCount(sums), " times a step, ", FormatByteSize(bytes),
+      " each time (ncclAllReduce), and gather the logits (ncclAllGather): "
+      "docs/scaling.md."));
+}
+
 Json PlanJson(const Plan& plan, const Device& device) {
   const Roofline roof = RooflineOf(plan, device);
   Json groups = Json::array();

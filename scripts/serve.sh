@@ -8,14 +8,29 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=build/release
+# With a GPU that its driver knows, and a toolkit to compile for it: CUDA, for that
+# GPU alone. `--device cpu` still serves on the CPU.
+preset=release
+options=()
+PATH=$PATH:/usr/local/cuda/bin
+if nvidia-smi -L >/dev/null 2>&1; then
+  if command -v nvcc >/dev/null; then
+    preset=cuda
+    options=(-DCMAKE_CUDA_ARCHITECTURES=native)
+  else
+    echo "There is a GPU, but no CUDA toolkit (nvcc): building for the CPU." >&2
+  fi
+fi
+
+build=build/$preset
 log_folder=$build/logs
 binary=$build/cli/headcount
 # shellcheck source=scripts/stages.sh
 source scripts/stages.sh
 
 must_stage packages scripts/setup.sh build
-must_stage configure configure "$build" --preset release -DHEADCOUNT_TESTS=OFF
+must_stage configure configure "$build" --preset "$preset" \
+  -DHEADCOUNT_TESTS=OFF "${options[@]}"
 must_stage build ninja -C "$build" headcount
 
 if [[ ${1-} == --demo ]]; then

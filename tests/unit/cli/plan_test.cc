@@ -61,6 +61,42 @@ TEST(PlanCommandTest, HalfOfTheGroupsAndEightBits) {
   EXPECT_EQ(json["plan"]["parameters"], 7359172608);
 }
 
+TEST(PlanCommandTest, SeveralGpusHoldAPartOfEveryLayer) {
+  const std::vector<std::string> flags = {ConfigOf("llama-3.1-70b"), "--gpu",
+                                          "h100", "--context", "32k"};
+  EXPECT_EQ(Planned(flags)["plan"]["sequences_admitted"], 0)
+      << "one GPU does not even hold the weights";
+  std::vector<std::string> four = flags;
+  four.insert(four.end(), {"--gpus", "4"});
+  const Json json = Planned(four);
+  const Json& plan = json["plan"];
+  EXPECT_EQ(json["gpus"], 4);
+  EXPECT_EQ(plan["query_heads"], 80 * 16);
+  EXPECT_EQ(plan["kv_heads"], 80 * 2);
+  EXPECT_EQ(plan["kv_bytes_per_token"], 80 * 2 * 2 * 128 * 2);
+  // 2 V d / 4; 80 layers of (2 16 + 2 2) d D, 3 d f / 4 and two norms; a norm.
+  EXPECT_EQ(plan["parameters"], 17639415808);
+  // All of the model but for the norms, which each has whole.
+  EXPECT_EQ(plan["parameters"].get<int64_t>() * 4 - 3 * (2 * 80 + 1) * 8192,
+            70553706496);
+}
+
+TEST(PlanCommandTest, SeveralGpusNeedAName) {
+  Recorder recorder;
+  EXPECT_EQ(recorder.Run({"plan", ConfigOf("llama-3.1-8b"), "--gpus", "2"}), 2);
+  EXPECT_THAT(recorder.err.str(), HasSubstr("--gpu h100"));
+}
+
+TEST(PlanCommandTest, SaysWhatGpusTellEachOther) {
+  Recorder recorder;
+  ASSERT_EQ(recorder.Run({"plan", ConfigOf("llama-3.1-8b"), "--gpu", "h100",
+                          "--gpus", "2", "--context", "32k"}),
+            0);
+  EXPECT_THAT(recorder.out.str(),
+              AllOf(HasSubstr("fullest of 2 GPUs"), HasSubstr("65 times"),
+                    HasSubstr("ncclAllReduce")));
+}
+
 TEST(PlanCommandTest, ReadsModelsAndMasks) {
   const Json json = Planned({kMailroom, "--mask-file",
                              std::string(kMailroom) + "/heads_half.json",
