@@ -126,7 +126,7 @@ cuda_kernels() {
 PATH=$PATH:/usr/local/cuda/bin
 if command -v nvcc >/dev/null; then
   check "cuda configure" configure build/cuda --preset cuda \
-    -DCMAKE_CUDA_ARCHITECTURES=90
+    -DCMAKE_CUDA_ARCHITECTURES=90 -DHEADCOUNT_JOIN_SOURCES=OFF
   check "cuda kernels" cuda_kernels
   check "cuda budget" tests/gpu/budget_test.py build/cuda/src/backend/cuda
 fi
