@@ -50,10 +50,11 @@ std::vector<HeadMask> DealHeads(const HeadLayout& layout, int gpus) {
       gpu->kv_heads += 1;
       gpu->query_heads += head.num_queries;
       gpu->row_bytes += KvRowBytes(layout.head_dim(), head.dtype);
-      HeadMask& mask = masks[static_cast<size_t>(gpu - loads.begin())];
-      for (int slot = 0; slot < head.num_queries; ++slot) {
-        const auto at = static_cast<size_t>(head.first_query + slot);
-        mask.pruned[static_cast<int>(l)].erase(layer.query_heads[at]);
+      std::set<int>& without = masks[static_cast<size_t>(gpu - loads.begin())]
+                                   .pruned[static_cast<int>(l)];
+      const auto first = layer.query_heads.begin() + head.first_query;
+      for (auto q = first; q != first + head.num_queries; ++q) {
+        without.erase(*q);
       }
     }
   }
