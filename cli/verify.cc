@@ -256,12 +256,10 @@ absl::Status VerifyModel(const VerifyOptions& options, Console& console) {
       DescribeModel(client, &calls, options.model);
   if (!pruned.ok()) return pruned.status();
 
-  Verification v{.dense = *std::move(dense),
-                 .pruned = *std::move(pruned),
-                 .quality = {},
-                 .answers = {},
-                 .margin = *margin,
-                 .failures = {}};
+  Verification v;
+  v.dense = *std::move(dense);
+  v.pruned = *std::move(pruned);
+  v.margin = *margin;
   {
     Progress progress(console, "examples", static_cast<int64_t>(texts->size()));
     absl::StatusOr<ServedPair> answers =

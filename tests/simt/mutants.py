@@ -63,7 +63,8 @@ def build(mutant, build_folder, folder):
         "src/heads/libheadcount_heads.a", "src/base/libheadcount_base.a")]
     absl = subprocess.run(
         ["pkg-config", "--libs", "absl_status", "absl_statusor",
-         "absl_strings"], check=True, capture_output=True, text=True)
+         "absl_strings", "libhwy"], check=True, capture_output=True,
+        text=True)
     # The object comes first: of the library's kernels, bf16 is not looked at.
     subprocess.run(
         ["g++", kernels, *sorted(objects.glob("*.o")), *libraries, "-lgtest",
