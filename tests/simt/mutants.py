@@ -54,22 +54,15 @@ def build(mutant, build_folder, folder):
          f"-I{ROOT}/src", f"-I{ROOT}", "-x", "c++", "-c", source,
          "-o", kernels], check=True)
     program = folder / "kernel_test"
-    objects = build_folder / "tests/gpu/CMakeFiles/kernel_simt_test.dir"
-    libraries = [build_folder / path for path in (
-        "src/backend/cuda/libheadcount_cuda_simt.a",
-        "tests/simt/libheadcount_simt_plain_accesses.a",
-        "tests/simt/libheadcount_simt.a",
-        "src/backend/libheadcount_backend.a",
-        "src/heads/libheadcount_heads.a", "src/base/libheadcount_base.a")]
-    absl = subprocess.run(
-        ["pkg-config", "--libs", "absl_status", "absl_statusor",
-         "absl_strings", "libhwy"], check=True, capture_output=True,
-        text=True)
-    # The object comes first: of the library's kernels, bf16 is not looked at.
-    subprocess.run(
-        ["g++", kernels, *sorted(objects.glob("*.o")), *libraries, "-lgtest",
-         "-lgtest_main", *absl.stdout.split(), "-lpthread", "-o", program],
-        check=True)
+    # As the build links it. The object comes first: of the library's kernels,
+    # bf16 is not looked at.
+    commands = subprocess.run(
+        ["ninja", "-C", build_folder, "-t", "commands", "kernel_simt_test"],
+        check=True, capture_output=True, text=True).stdout.splitlines()
+    first = " tests/gpu/CMakeFiles/kernel_simt_test.dir/"
+    link = commands[-1].replace(first, f" {kernels}{first}", 1).replace(
+        " -o tests/gpu/kernel_simt_test ", f" -o {program} ")
+    subprocess.run(link, shell=True, check=True, cwd=build_folder)
     return program
 
 
