@@ -1,8 +1,6 @@
 // Gates of heads: 0 is what pruning does, 1 is nothing at all, and nobody's
 // gates touch another sequence.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,6 +8,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "gtest/gtest.h"
 #include "tests/golden/model_golden.h"
+#include "tests/unit/model/logits_rows.h"
 #include "tests/unit/model/model_runner.h"
 #include "tests/unit/model/reference_backend.h"
 
@@ -59,30 +58,6 @@ std::vector<int32_t> SomeIds(const GoldenModel& model) {
   std::vector<int32_t> ids = model.cases.front().ids;
   ids.resize(std::min<size_t>(ids.size(), 40));
   return ids;
-}
-
-double Furthest(const std::vector<LogitsRow>& a,
-                const std::vector<LogitsRow>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double furthest = 0;
-  for (size_t row = 0; row < a.size(); ++row) {
-    for (size_t i = 0; i < a[row].size(); ++i) {
-      furthest = std::max(furthest, std::fabs(double{a[row][i]} - b[row][i]));
-    }
-  }
-  return furthest;
-}
-
-bool SameBits(const std::vector<LogitsRow>& a,
-              const std::vector<LogitsRow>& b) {
-  if (a.size() != b.size()) return false;
-  for (size_t row = 0; row < a.size(); ++row) {
-    if (std::memcmp(a[row].data(), b[row].data(),
-                    a[row].size() * sizeof(float)) != 0) {
-      return false;
-    }
-  }
-  return true;
 }
 
 TEST(Gates, OfZeroEqualPruning) {

@@ -12,6 +12,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "gtest/gtest.h"
 #include "tests/golden/model_golden.h"
+#include "tests/unit/model/logits_rows.h"
 #include "tests/unit/model/model_runner.h"
 #include "tests/unit/model/reference_backend.h"
 
@@ -40,17 +41,6 @@ double LogSumExp(const LogitsRow& row) {
   double sum = 0;
   for (float logit : row) sum += std::exp(logit - highest);
   return highest + std::log(sum);
-}
-
-double StandardDeviation(const LogitsRow& row) {
-  double sum = 0;
-  double squares = 0;
-  for (float logit : row) {
-    sum += logit;
-    squares += static_cast<double>(logit) * logit;
-  }
-  const auto n = static_cast<double>(row.size());
-  return std::sqrt(std::max(squares / n - sum / n * (sum / n), 0.0));
 }
 
 // Of ids[1:]; `rows` are the logits after each of ids.

@@ -9,6 +9,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "gtest/gtest.h"
 #include "tests/golden/model_golden.h"
+#include "tests/unit/model/logits_rows.h"
 #include "tests/unit/model/model_runner.h"
 
 namespace headcount {
@@ -25,17 +26,6 @@ struct Difference {
                << "), another best token in " << 100 * d.best_differs << " %";
   }
 };
-
-double StandardDeviation(const LogitsRow& row) {
-  double sum = 0;
-  double squares = 0;
-  for (const float logit : row) {
-    sum += logit;
-    squares += static_cast<double>(logit) * logit;
-  }
-  const auto n = static_cast<double>(row.size());
-  return std::sqrt(squares / n - sum / n * (sum / n));
-}
 
 Difference Compare(const std::vector<LogitsRow>& found,
                    const std::vector<LogitsRow>& exact) {

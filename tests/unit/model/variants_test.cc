@@ -1,7 +1,6 @@
 // Variants of a model against compact loads of the same masks, which
 // golden_test.cc compares with transformers.
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "backend/cpu/cpu_backend.h"
 #include "gtest/gtest.h"
 #include "tests/golden/model_golden.h"
+#include "tests/unit/model/logits_rows.h"
 #include "tests/unit/model/model_runner.h"
 #include "tests/unit/model/reference_backend.h"
 
@@ -20,30 +20,6 @@ ModelRunner Load(Backend* backend, const GoldenModel& model,
   return ModelRunner(
       backend, {.model = {.path = model.path, .mask = mask, .kv_dtype = dtype},
                 .pool_tokens = 8192});
-}
-
-bool SameBits(const std::vector<LogitsRow>& a,
-              const std::vector<LogitsRow>& b) {
-  if (a.size() != b.size()) return false;
-  for (size_t row = 0; row < a.size(); ++row) {
-    if (std::memcmp(a[row].data(), b[row].data(),
-                    a[row].size() * sizeof(float)) != 0) {
-      return false;
-    }
-  }
-  return true;
-}
-
-double Furthest(const std::vector<LogitsRow>& a,
-                const std::vector<LogitsRow>& b) {
-  EXPECT_EQ(a.size(), b.size());
-  double furthest = 0;
-  for (size_t row = 0; row < a.size(); ++row) {
-    for (size_t i = 0; i < a[row].size(); ++i) {
-      furthest = std::max(furthest, std::abs(double{a[row][i]} - b[row][i]));
-    }
-  }
-  return furthest;
 }
 
 // What one case of the golden values runs through a variant.
