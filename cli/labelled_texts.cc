@@ -4,10 +4,11 @@
 
 #include <memory>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "format/json.h"
 #include "nlohmann/json.hpp"
+#include "text/prompt_template.h"
+#include "text/tokenizer.h"
 
 namespace headcount {
 namespace {
@@ -87,6 +88,33 @@ absl::StatusOr<std::vector<LabelledText>> ReadLabelledTexts(
     return absl::DataLossError(absl::StrCat(path, ": ", reason));
   }
   return texts;
+}
+
+absl::Status PutIntoFrame(const PromptFrame& frame,
+                          std::vector<LabelledText>* texts) {
+  if (frame.text.empty()) return absl::OkStatus();
+  if (frame.weights.empty()) {
+    return absl::InvalidArgumentError(
+        "--template: needs --weights, the model's folder or .gguf, whose "
+        "tokenizer knows the special tokens");
+  }
+  const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load(frame.weights);
+  if (!tokenizer.ok()) return tokenizer.status();
+  const absl::StatusOr<PromptTemplate> prompt =
+      PromptTemplate::Parse(frame.text, *tokenizer);
+  if (!prompt.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--template: ", prompt.status().message()));
+  }
+  for (LabelledText& text : *texts) {
+    if (text.target.empty()) {
+      return absl::InvalidArgumentError(
+          "--template: is for texts with a \"target\"; the others go into the "
+          "classify.template of the model's headcount.yaml");
+    }
+    text.prompt_tokens = prompt->Render(text.text, *tokenizer);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace headcount

@@ -229,9 +229,11 @@ absl::Status PruneModel(const PruneOptions& options, Console& console) {
   const absl::StatusOr<v1::Model> model =
       DescribeModel(client, &calls, options.model);
   if (!model.ok()) return model.status();
-  const absl::StatusOr<PruneData> data = ReadPruneData(
-      options.files, {model->labels().begin(), model->labels().end()},
-      options.rank_examples, options.seed);
+  PruneFiles files = options.files;
+  files.frame.weights = options.weights;
+  const absl::StatusOr<PruneData> data =
+      ReadPruneData(files, {model->labels().begin(), model->labels().end()},
+                    options.rank_examples, options.seed);
   if (!data.ok()) return data.status();
   const absl::StatusOr<std::vector<ReportSplit>> splits = DescribeSplits(*data);
   if (!splits.ok()) return splits.status();

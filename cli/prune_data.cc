@@ -144,7 +144,7 @@ absl::StatusOr<std::string> HashOf(const std::vector<LabelledText>& texts) {
   for (const LabelledText& text : texts) {
     absl::StrAppend(&all, text.text.size(), " ", text.label.size(), " ",
                     text.target.size(), "\n", text.text, text.label,
-                    text.target);
+                    text.target, absl::StrJoin(text.prompt_tokens, " "));
   }
   return Sha256Hex(all);
 }
@@ -163,6 +163,7 @@ absl::StatusOr<PruneData> ReadPruneData(const PruneFiles& files,
     status =
         AddFile(path, files.field, SplitName(static_cast<Split>(i)), &texts);
   }
+  if (status.ok()) status = PutIntoFrame(files.frame, &texts);
   if (!status.ok()) return status;
 
   PruneData data;

@@ -30,6 +30,11 @@ void AddDataFlags(CLI::App& app, PruneOptions* options) {
                  "unless set")
       ->type_name("NAME")
       ->group("Data");
+  app.add_option("--template", options->files.frame.text,
+                 "what stands around a text that has a \"target\", such as "
+                 "'<|bos|>{input}<|subject|>'; needs --weights")
+      ->type_name("TEXT")
+      ->group("Data");
   app.add_option("--rank-examples", options->rank_examples,
                  "at most so many of split rank, drawn by --seed")
       ->type_name("N")

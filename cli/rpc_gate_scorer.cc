@@ -23,7 +23,12 @@ constexpr int64_t kMaxBudget = 65'536;
 void FillExample(const LabelledText& text, Metric metric,
                  v1::CalibrationExample* example) {
   if (metric == Metric::kLogprob) {
-    example->set_prompt_text(text.text);
+    if (text.prompt_tokens.empty()) {
+      example->set_prompt_text(text.text);
+    } else {
+      example->mutable_prompt_tokens()->mutable_ids()->Add(
+          text.prompt_tokens.begin(), text.prompt_tokens.end());
+    }
     example->set_target_text(text.target);
     return;
   }

@@ -60,7 +60,12 @@ class Asking {
                                      const LabelledText& text) {
     v1::ScoreRequest request;
     request.set_model(model);
-    request.set_prompt_text(text.text);
+    if (text.prompt_tokens.empty()) {
+      request.set_prompt_text(text.text);
+    } else {
+      request.mutable_prompt_tokens()->mutable_ids()->Add(
+          text.prompt_tokens.begin(), text.prompt_tokens.end());
+    }
     request.set_continuation_text(text.target);
     v1::ScoreResponse response;
     OpenCalls::Call call(calls_, client_);

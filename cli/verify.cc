@@ -37,6 +37,7 @@ struct VerifyOptions {
   std::string data;
   std::string field;
   std::string split;
+  PromptFrame frame;
   std::string max_loss;
   std::optional<double> min_agreement;
   std::optional<double> max_kv_bytes;
@@ -93,6 +94,13 @@ void AddVerifyFlags(CLI::App& app, VerifyOptions* options) {
   app.add_option("--split", options->split,
                  "only lines whose \"split\" is this; all unless set")
       ->type_name("NAME");
+  app.add_option("--template", options->frame.text,
+                 "what stands around a text that has a \"target\", such as "
+                 "'<|bos|>{input}<|subject|>'; needs --weights")
+      ->type_name("TEXT");
+  app.add_option("--weights", options->frame.weights,
+                 "the model's folder or .gguf on this machine, for --template")
+      ->type_name("PATH");
   app.add_option("--seed", options->seed, "of the intervals' resampling")
       ->type_name("N");
   AddThresholds(app, options);
@@ -124,6 +132,10 @@ absl::StatusOr<std::vector<LabelledText>> ReadExamples(
     return absl::InvalidArgumentError(
         absl::StrCat(options.data, ": has no example",
                      options.split.empty() ? "" : " of split ", options.split));
+  }
+  if (absl::Status status = PutIntoFrame(options.frame, &*texts);
+      !status.ok()) {
+    return status;
   }
   return texts;
 }

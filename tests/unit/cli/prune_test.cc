@@ -1,5 +1,6 @@
 #include "cli/prune.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -222,6 +223,43 @@ TEST(ReadPruneDataTest, SplitsByHashAlwaysAlike) {
       ReadPruneData(files, {"spam", "ham"}, 64, 2);
   EXPECT_NE(HashOf(other->of(Split::kRank)).value(),
             HashOf(data->of(Split::kRank)).value());
+}
+
+// Ids: models/mailroom/tokenizer.json names them, tests/e2e asks its server.
+TEST(PutIntoFrameTest, SpecialTokensOfTheTemplateAreSpecial) {
+  const PromptFrame frame{.text = "<|bos|>{input}<|subject|>",
+                          .weights = HEADCOUNT_SOURCE_DIR "/models/mailroom"};
+  std::vector<LabelledText> texts = {
+      {.text = "Hi", .label = "", .target = "A title"},
+      {.text = "<|subject|>", .label = "", .target = "A title"}};
+  ASSERT_TRUE(PutIntoFrame(frame, &texts).ok());
+  const std::vector<int32_t>& ids = texts[0].prompt_tokens;
+  ASSERT_GE(ids.size(), 3);
+  const std::vector<int32_t>& spelled = texts[1].prompt_tokens;
+  EXPECT_EQ(spelled.front(), ids.front());
+  EXPECT_EQ(spelled.back(), ids.back());
+  // The one of the text is plain text, of many tokens.
+  EXPECT_EQ(std::count(spelled.begin(), spelled.end(), ids.back()), 1);
+  EXPECT_GT(spelled.size(), 4);
+  EXPECT_NE(HashOf(texts).value(),
+            HashOf({{.text = "Hi", .label = "", .target = "A title"},
+                    {.text = "<|subject|>", .label = "", .target = "A title"}})
+                .value());
+}
+
+TEST(PutIntoFrameTest, SaysWhatItNeeds) {
+  std::vector<LabelledText> texts = {{.text = "Hi", .label = "spam"}};
+  const auto message = [&texts](const PromptFrame& frame) {
+    return std::string(PutIntoFrame(frame, &texts).message());
+  };
+  EXPECT_THAT(message({.text = "{input}", .weights = ""}),
+              HasSubstr("needs --weights"));
+  const std::string weights = HEADCOUNT_SOURCE_DIR "/models/mailroom";
+  EXPECT_THAT(message({.text = "input", .weights = weights}),
+              HasSubstr("--template: "));
+  EXPECT_THAT(message({.text = "{input}", .weights = weights}),
+              HasSubstr("classify.template"));
+  EXPECT_TRUE(PutIntoFrame({}, &texts).ok());
 }
 
 TEST(ScoreJournalTest, DropsALineThatWasCutOff) {
