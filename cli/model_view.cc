@@ -40,12 +40,25 @@ std::string Dtypes(const v1::LayerHeads& layer) {
   return names.empty() ? "-" : absl::StrJoin(names, ",");
 }
 
-// What the KV heads of a layer keep of a sequence, which is the same for all.
+std::string Kept(const v1::KvHead& head) {
+  if (head.window() == 0) return "all tokens";
+  const std::string last = absl::StrCat("last ", FormatCount(head.window()));
+  if (head.sink() == 0) return last;
+  return absl::StrCat("first ", FormatCount(head.sink()), ", ", last);
+}
+
+// What the KV heads of a layer keep of a sequence: "all tokens", or where they
+// differ "all tokens (2); first 64, last 256 (6)".
 std::string Kept(const v1::LayerHeads& layer) {
-  if (layer.kv_heads().empty()) return "-";
-  const int32_t window = layer.kv_heads(0).window();
-  return window == 0 ? "all tokens"
-                     : absl::StrCat("last ", FormatCount(window));
+  std::map<std::string, int> heads;
+  for (const v1::KvHead& head : layer.kv_heads()) ++heads[Kept(head)];
+  if (heads.empty()) return "-";
+  if (heads.size() == 1) return heads.begin()->first;
+  std::vector<std::string> parts;
+  for (const auto& [kept, count] : heads) {
+    parts.push_back(absl::StrCat(kept, " (", count, ")"));
+  }
+  return absl::StrJoin(parts, "; ");
 }
 
 // "int8", or "int8 (88), f16 (2)" where KV heads differ.
@@ -100,7 +113,8 @@ Json LayerJson(const v1::LayerHeads& layer) {
                         {"query_heads", head.query_heads()},
                         {"dtype", head.dtype()},
                         {"bytes_per_token", head.bytes_per_token()},
-                        {"window", head.window()}});
+                        {"window", head.window()},
+                        {"sink", head.sink()}});
   }
   return {{"layer", layer.layer()},
           {"query_heads_unpruned", layer.query_heads_unpruned()},

@@ -66,10 +66,12 @@ Device DeviceOf(const PlanOptions& options) {
 }
 
 // The mask file's, or as many groups as are to be kept.
-absl::StatusOr<HeadMask> MaskFor(const PlanOptions& options,
-                                 const ModelShape& shape) {
+absl::StatusOr<HeadsFile> MaskFor(const PlanOptions& options,
+                                  const ModelShape& shape) {
   if (!options.mask_file.empty()) return ReadMask(options.mask_file, shape);
-  return EvenMask(shape.heads, options.kept.value_or(1));
+  HeadsFile file;
+  file.mask = EvenMask(shape.heads, options.kept.value_or(1));
+  return file;
 }
 
 void PrintPlans(const v1::CapacityPlan& all_heads, const v1::CapacityPlan& plan,
@@ -121,16 +123,18 @@ absl::Status PlanFiles(const PlanOptions& options, Console& console) {
   const absl::StatusOr<ModelShape> shape = ReadModelShape(options.model);
   if (!shape.ok()) return shape.status();
   if (options.sweep) return RunSweep(*shape, options, console);
-  const absl::StatusOr<HeadMask> mask = MaskFor(options, *shape);
-  if (!mask.ok()) return mask.status();
+  const absl::StatusOr<HeadsFile> heads = MaskFor(options, *shape);
+  if (!heads.ok()) return heads.status();
   PlanSettings settings = options.settings;
+  settings.kv_head_rules = heads->streaming;
   settings.kv_dtype = options.kv_dtype.value_or(KvDtype::kF16);
   const absl::StatusOr<v1::CapacityPlan> plan =
-      PlanLocally(*shape, settings, *mask);
+      PlanLocally(*shape, settings, heads->mask);
   if (!plan.ok()) return plan.status();
   ModelShape unpruned = *shape;
   unpruned.pruned_heads = {};
   settings.kv_dtype = KvDtype::kF16;
+  settings.kv_head_rules = {};
   const absl::StatusOr<v1::CapacityPlan> all_heads =
       PlanLocally(unpruned, settings, {});
   if (!all_heads.ok()) return all_heads.status();
@@ -169,10 +173,16 @@ absl::Status AddMask(const PlanOptions& options, const Client& client,
   const absl::Status status =
       client.Check(stub->GetModel(&context, get, &model));
   if (!status.ok()) return status;
-  const absl::StatusOr<HeadMask> mask =
+  const absl::StatusOr<HeadsFile> file =
       MaskFor(options, ShapeOf(model.model()));
-  if (!mask.ok()) return mask.status();
-  for (const auto& [layer, heads] : mask->pruned) {
+  if (!file.ok()) return file.status();
+  if (!file->streaming.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.mask_file,
+        ": stream: a running model is planned with the streaming heads that it "
+        "has; plan for others from its config.json, without --running"));
+  }
+  for (const auto& [layer, heads] : file->mask.pruned) {
     (*request->mutable_pruned())[layer].mutable_query_heads()->Add(
         heads.begin(), heads.end());
   }

@@ -34,7 +34,8 @@ absl::StatusOr<HeadLayout> LayoutOf(const ModelShape& shape,
   HeadLayoutSpec spec{.layers = shape.heads,
                       .head_dim = shape.head_dim,
                       .mask = mask,
-                      .kv_dtype = settings.kv_dtype};
+                      .kv_dtype = settings.kv_dtype,
+                      .kv_head_rules = settings.kv_head_rules};
   for (const auto& [layer, heads] : shape.pruned_heads.pruned) {
     spec.mask.pruned[layer].insert(heads.begin(), heads.end());
   }
@@ -102,16 +103,14 @@ absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
   return *std::move(tightest);
 }
 
-absl::StatusOr<HeadMask> ReadMask(const std::string& path,
-                                  const ModelShape& shape) {
+absl::StatusOr<HeadsFile> ReadMask(const std::string& path,
+                                   const ModelShape& shape) {
   ModelConfig config;
   config.architecture = shape.architecture;
   config.layers = static_cast<int32_t>(shape.layers);
   config.head_dim = shape.head_dim;
   config.heads = shape.heads;
-  absl::StatusOr<HeadsFile> file = ReadHeadsFile(path, config);
-  if (!file.ok()) return file.status();
-  return std::move(file->mask);
+  return ReadHeadsFile(path, config);
 }
 
 absl::StatusOr<std::vector<SweepLine>> Sweep(const ModelShape& shape,

@@ -19,6 +19,7 @@ namespace headcount {
 
 struct PlanSettings {
   KvDtype kv_dtype = KvDtype::kF16;
+  KvHeadRules kv_head_rules = {};          // of a mask file
   std::optional<ElementType> weight_type;  // the configuration's unless set
   int64_t context_tokens = 0;              // 0: the model's
   int64_t kv_pool_bytes = 0;  // 0: what a GPU has left, or the server's default
@@ -42,10 +43,10 @@ absl::StatusOr<v1::CapacityPlan> PlanLocally(const ModelShape& shape,
                                              const PlanSettings& settings,
                                              const HeadMask& mask);
 
-// Of a mask file for the model (format heads/1); the weights that it names are
-// not looked at.
-absl::StatusOr<HeadMask> ReadMask(const std::string& path,
-                                  const ModelShape& shape);
+// A mask file for the model (format heads/1); the weights that it names are not
+// looked at.
+absl::StatusOr<HeadsFile> ReadMask(const std::string& path,
+                                   const ModelShape& shape);
 
 // Plans of a share of KV groups and a KV dtype.
 struct SweepPoint {

@@ -178,9 +178,12 @@ std::string Losses(const Plan& plan) {
                       "pool larger.");
     }
     if (group.window() == 0) continue;
-    absl::StrAppend(&text, " ", FormatCount(group.kv_heads()),
-                    " KV heads keep the last ", FormatCount(group.window()),
-                    " tokens.");
+    absl::StrAppend(
+        &text, " ", FormatCount(group.kv_heads()), " KV heads keep the ",
+        group.sink() == 0
+            ? ""
+            : absl::StrCat("first ", FormatCount(group.sink()), " and the "),
+        "last ", FormatCount(group.window()), " tokens.");
   }
   return Wrapped(text);
 }
@@ -253,6 +256,7 @@ Json PlanJson(const Plan& plan, const Device& device) {
   Json groups = Json::array();
   for (const v1::KvGroupPlan& group : plan.groups()) {
     groups.push_back({{"window", group.window()},
+                      {"sink", group.sink()},
                       {"kv_heads", group.kv_heads()},
                       {"block_bytes", group.block_bytes()},
                       {"blocks_per_slab", group.blocks_per_slab()},

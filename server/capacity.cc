@@ -29,6 +29,7 @@ void DescribePoolPlan(const PoolPlan& plan, v1::CapacityPlan* out) {
   for (const KvGroupPlan& group : plan.groups) {
     v1::KvGroupPlan& entry = *out->add_groups();
     entry.set_window(group.retention.window);
+    entry.set_sink(group.retention.sink);
     entry.set_kv_heads(group.kv_heads);
     entry.set_block_bytes(group.block_bytes);
     entry.set_blocks_per_slab(group.blocks_per_slab);
@@ -63,14 +64,16 @@ absl::StatusOr<HeadLayout> LayoutFor(const ServedModel& model,
   HeadLayoutSpec spec{.layers = model.shape.heads,
                       .head_dim = model.shape.head_dim,
                       .mask = MaskOf(*model.heads),
-                      .kv_head_dtypes = DtypesOf(*model.heads)};
+                      .kv_head_rules = RulesOf(*model.heads)};
   if (!request.kv_dtype().empty()) {
     const absl::StatusOr<KvDtype> dtype = ParseKvDtype(request.kv_dtype());
     if (!dtype.ok()) {
       return FieldError("kv_dtype", std::string(dtype.status().message()));
     }
     spec.kv_dtype = *dtype;
-    spec.kv_head_dtypes.clear();
+    for (auto& [layer, heads] : spec.kv_head_rules) {
+      for (auto& [head, rule] : heads) rule.dtype.reset();
+    }
   }
   for (const auto& [layer, heads] : request.pruned()) {
     spec.mask.pruned[layer].insert(heads.query_heads().begin(),

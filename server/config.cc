@@ -299,19 +299,27 @@ KvDtype KvDtypeOf(const ModelSpec& spec) {
   return *dtype;
 }
 
-KvHeadDtypes KvHeadDtypesOf(const ModelSpec& spec) {
-  KvHeadDtypes dtypes;
+KvHeadRules KvHeadRulesOf(const ModelSpec& spec) {
+  KvHeadRules rules;
   for (const config::v1::KvHeads& entry : spec.kv_cache().heads()) {
-    const absl::StatusOr<KvDtype> dtype = ParseKvDtype(entry.dtype());
-    CHECK(dtype.ok()) << "not validated: " << dtype.status();
+    KvHeadRule rule;
+    if (!entry.dtype().empty()) {
+      const absl::StatusOr<KvDtype> dtype = ParseKvDtype(entry.dtype());
+      CHECK(dtype.ok()) << "not validated: " << dtype.status();
+      rule.dtype = *dtype;
+    }
+    if (entry.has_streaming()) {
+      rule.retention = Retention{.window = entry.streaming().recent(),
+                                 .sink = entry.streaming().sink()};
+    }
     std::set<int> heads;
     for (const std::string& range : entry.kv_heads()) {
       const absl::Status status = ParseHeadRange(range, &heads);
       CHECK(status.ok()) << "not validated: " << status;
     }
-    for (const int head : heads) dtypes[entry.layer()][head] = *dtype;
+    for (const int head : heads) rules[entry.layer()][head] = rule;
   }
-  return dtypes;
+  return rules;
 }
 
 absl::Duration DrainGraceOf(const ServerConfig& config) {

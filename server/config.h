@@ -62,7 +62,7 @@ bool IsVariant(const config::v1::ModelSpec& spec);
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
 HeadMask HeadMaskOf(const config::v1::ModelSpec& spec);
 KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);  // not of a variant
-KvHeadDtypes KvHeadDtypesOf(const config::v1::ModelSpec& spec);
+KvHeadRules KvHeadRulesOf(const config::v1::ModelSpec& spec);
 PoolQuota QuotaOf(const config::v1::ModelSpec& spec);
 double ShareOf(const config::v1::ModelSpec& spec);
 absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);

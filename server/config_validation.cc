@@ -13,15 +13,13 @@
 #include "backend/create_backend.h"
 #include "base/human.h"
 #include "server/config.h"
+#include "server/config_checks.h"
+#include "server/kv_cache_validation.h"
 #include "server/limits.h"
 #include "server/listen_address.h"
 
 namespace headcount {
 namespace {
-
-absl::Status Invalid(absl::string_view path, absl::string_view text) {
-  return absl::InvalidArgumentError(absl::StrCat(path, ": ", text));
-}
 
 absl::Status CheckBounds(absl::string_view path, int64_t value, int64_t low,
                          int64_t high) {
@@ -44,29 +42,6 @@ absl::Status CheckAddress(absl::string_view path, absl::string_view text) {
   const absl::StatusOr<ListenAddress> address = ParseListenAddress(text);
   return address.ok() ? absl::OkStatus()
                       : Invalid(path, address.status().message());
-}
-
-absl::Status CheckByteSize(absl::string_view path, const std::string& text) {
-  const absl::StatusOr<int64_t> bytes = ParseByteSize(text);
-  if (!bytes.ok()) return Invalid(path, bytes.status().message());
-  if (*bytes <= 0) return Invalid(path, "must be over 0");
-  return absl::OkStatus();
-}
-
-// Whether there is room for it beside others is the pool's to say.
-absl::Status CheckQuota(const config::v1::Quota& quota) {
-  const auto check = [](const char* path, const std::string& text) {
-    return text.empty() ? absl::OkStatus() : CheckByteSize(path, text);
-  };
-  absl::Status status = check("kv_cache.quota.min", quota.min());
-  if (status.ok()) status = check("kv_cache.quota.max", quota.max());
-  if (!status.ok() || quota.min().empty() || quota.max().empty()) return status;
-  if (*ParseByteSize(quota.min()) > *ParseByteSize(quota.max())) {
-    return Invalid("kv_cache.quota.min",
-                   absl::StrCat(quota.min(), " is over kv_cache.quota.max, ",
-                                quota.max()));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status CheckShare(double share) {
@@ -143,68 +118,6 @@ absl::Status CheckClassify(const config::v1::Classify& classify) {
     }
   }
   return absl::OkStatus();
-}
-
-absl::Status CheckKvDtype(absl::string_view path, const std::string& dtype,
-                          const std::string& precision) {
-  const absl::StatusOr<KvDtype> parsed = ParseKvDtype(dtype);
-  if (!parsed.ok()) return Invalid(path, parsed.status().message());
-  if (precision == "exact" && *parsed != KvDtype::kF32) {
-    return Invalid(path, absl::StrCat("'", dtype,
-                                      "' contradicts precision: exact, which "
-                                      "keeps the cache in f32"));
-  }
-  return absl::OkStatus();
-}
-
-// Entry `index` of kv_cache.heads; `seen`: the entry of each head of a layer
-// that earlier ones have named. Whether the model has them is for it to say.
-absl::Status CheckKvHeads(const config::v1::ModelSpec& spec, int index,
-                          std::map<std::pair<int, int>, int>* seen) {
-  const config::v1::KvHeads& entry = spec.kv_cache().heads(index);
-  const std::string path = absl::StrCat("kv_cache.heads[", index, "]");
-  if (!entry.has_layer() || entry.layer() < 0) {
-    return Invalid(path + ".layer", entry.has_layer()
-                                        ? "layers count from 0"
-                                        : "missing; layers count from 0");
-  }
-  if (entry.kv_heads().empty()) {
-    return Invalid(path + ".kv_heads", "missing; a list such as [0, 2-3]");
-  }
-  std::set<int> heads;
-  for (int i = 0; i < entry.kv_heads_size(); ++i) {
-    const absl::Status status = ParseHeadRange(entry.kv_heads(i), &heads);
-    if (!status.ok()) {
-      return Invalid(absl::StrCat(path, ".kv_heads[", i, "]"),
-                     status.message());
-    }
-  }
-  for (const int head : heads) {
-    const auto [other, is_new] = seen->insert({{entry.layer(), head}, index});
-    if (is_new) continue;
-    return Invalid(
-        path + ".kv_heads",
-        absl::StrCat("KV head ", head, " of layer ", entry.layer(),
-                     " is in kv_cache.heads[", other->second, "], too"));
-  }
-  if (entry.dtype().empty()) {
-    return Invalid(path + ".dtype", "missing; how these heads are stored");
-  }
-  return CheckKvDtype(path + ".dtype", entry.dtype(), spec.precision());
-}
-
-absl::Status CheckKvCache(const config::v1::ModelSpec& spec) {
-  // A variant may leave the dtype to its base.
-  const bool inherits = IsVariant(spec) && spec.kv_cache().dtype().empty();
-  absl::Status status =
-      inherits ? absl::OkStatus()
-               : CheckKvDtype("kv_cache.dtype", spec.kv_cache().dtype(),
-                              spec.precision());
-  std::map<std::pair<int, int>, int> seen;
-  for (int i = 0; status.ok() && i < spec.kv_cache().heads_size(); ++i) {
-    status = CheckKvHeads(spec, i, &seen);
-  }
-  return status.ok() ? CheckQuota(spec.kv_cache().quota()) : status;
 }
 
 // What a variant has of its base is not its own to say.

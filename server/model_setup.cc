@@ -67,6 +67,7 @@ v1::LayerHeads DescribeLayer(const Variant& heads, int index) {
     kv->set_index(head.index);
     kv->set_dtype(std::string(KvDtypeName(head.dtype)));
     kv->set_window(head.retention.window);
+    kv->set_sink(head.retention.sink);
     kv->set_bytes_per_token(geometry.page(index, static_cast<int>(slot)).bytes /
                             kBlockTokens);
     const auto first = layer.query_heads.begin() + head.first_query;
@@ -75,49 +76,43 @@ v1::LayerHeads DescribeLayer(const Variant& heads, int index) {
   return out;
 }
 
-// How the KV heads of a model are stored.
-struct KvDtypes {
+// How the KV heads of a model are kept.
+struct KvRules {
   KvDtype dtype = KvDtype::kF16;
-  KvHeadDtypes heads = {};  // those that differ from it
+  KvHeadRules heads = {};  // of those that differ from the rest
 };
 
-KvDtypes KvDtypesOf(const config::v1::ModelSpec& spec) {
-  return {.dtype = KvDtypeOf(spec), .heads = KvHeadDtypesOf(spec)};
+KvRules KvRulesOf(const config::v1::ModelSpec& spec) {
+  return {.dtype = KvDtypeOf(spec), .heads = KvHeadRulesOf(spec)};
 }
 
 // Of a variant: what it says itself, or as in its base.
-absl::StatusOr<KvDtypes> KvDtypesOf(const config::v1::ModelSpec& spec,
-                                    const Variant& base,
-                                    const v1::Model& base_description) {
+absl::StatusOr<KvRules> KvRulesOf(const config::v1::ModelSpec& spec,
+                                  const Variant& base,
+                                  const v1::Model& base_description) {
   const bool inherits = spec.kv_cache().dtype().empty();
   const absl::StatusOr<KvDtype> dtype = ParseKvDtype(
       inherits ? base_description.kv_dtype() : spec.kv_cache().dtype());
   if (!dtype.ok()) return dtype.status();
-  KvDtypes out{.dtype = *dtype};
-  if (inherits) {
-    for (const KvGroup& group : base.layout().groups()) {
-      for (const KvHeadId& id : group.heads) {
-        const KvHead& head = base.layout()
-                                 .layers()[static_cast<size_t>(id.layer)]
-                                 .kv_heads[static_cast<size_t>(id.kv_slot)];
-        if (head.dtype != *dtype) out.heads[id.layer][head.index] = head.dtype;
-      }
+  KvRules out{.dtype = *dtype};
+  if (inherits) out.heads = RulesOf(base.layout());
+  for (const auto& [layer, heads] : KvHeadRulesOf(spec)) {
+    for (const auto& [head, own] : heads) {
+      KvHeadRule& rule = out.heads[layer][head];
+      if (own.dtype.has_value()) rule.dtype = own.dtype;
+      if (own.retention.has_value()) rule.retention = own.retention;
     }
-  }
-  for (const auto& [layer, heads] : KvHeadDtypesOf(spec)) {
-    for (const auto& [head, own] : heads) out.heads[layer][head] = own;
   }
   return out;
 }
 
 // KV bytes of one token in every KV head of the unpruned model.
-int64_t DenseKvBytesPerToken(const KvDtypes& dtypes,
-                             const ModelConfig& config) {
+int64_t DenseKvBytesPerToken(const KvRules& rules, const ModelConfig& config) {
   const absl::StatusOr<HeadLayout> dense =
       HeadLayout::Create({.layers = config.heads,
                           .head_dim = config.head_dim,
-                          .kv_dtype = dtypes.dtype,
-                          .kv_head_dtypes = dtypes.heads});
+                          .kv_dtype = rules.dtype,
+                          .kv_head_rules = rules.heads});
   CHECK(dense.ok()) << "the pruned one is: " << dense.status();
   const absl::StatusOr<int64_t> bytes = KvBytesPerToken(*dense);
   // Too many to count.
@@ -125,7 +120,7 @@ int64_t DenseKvBytesPerToken(const KvDtypes& dtypes,
 }
 
 // The heads that run, and what they cost.
-void DescribeHeads(const Variant& heads, const KvDtypes& dtypes,
+void DescribeHeads(const Variant& heads, const KvRules& rules,
                    const ModelConfig& config, v1::Model* out) {
   const HeadLayout& layout = heads.layout();
   out->set_query_heads(static_cast<int32_t>(layout.query_heads()));
@@ -133,9 +128,9 @@ void DescribeHeads(const Variant& heads, const KvDtypes& dtypes,
       static_cast<int32_t>(layout.dense_query_heads()));
   out->set_kv_heads(static_cast<int32_t>(layout.kv_heads()));
   out->set_kv_heads_unpruned(static_cast<int32_t>(layout.dense_kv_heads()));
-  out->set_kv_dtype(std::string(KvDtypeName(dtypes.dtype)));
+  out->set_kv_dtype(std::string(KvDtypeName(rules.dtype)));
   out->set_kv_bytes_per_token(heads.kv_bytes_per_token());
-  out->set_kv_bytes_per_token_unpruned(DenseKvBytesPerToken(dtypes, config));
+  out->set_kv_bytes_per_token_unpruned(DenseKvBytesPerToken(rules, config));
   int64_t block_bytes = 0;
   for (const KvGeometry& geometry : heads.geometries()) {
     block_bytes += geometry.block_bytes();
@@ -147,7 +142,7 @@ void DescribeHeads(const Variant& heads, const KvDtypes& dtypes,
 }
 
 // All but what weights cost, which a variant has none of.
-v1::Model Describe(const LoadedModel& model, const KvDtypes& dtypes) {
+v1::Model Describe(const LoadedModel& model, const KvRules& rules) {
   const ModelConfig& config = model.engine.model->config();
   v1::Model out;
   out.set_name(model.served.name);
@@ -159,7 +154,7 @@ v1::Model Describe(const LoadedModel& model, const KvDtypes& dtypes) {
   out.set_vocab_size(config.vocab);
   out.set_max_context(model.engine.max_context);
   out.set_max_concurrent(model.engine.max_concurrent);
-  DescribeHeads(model.engine.heads(), dtypes, config, &out);
+  DescribeHeads(model.engine.heads(), rules, config, &out);
   if (model.served.classify.has_value()) {
     for (const ClassifySetup::Label& label : model.served.classify->labels) {
       out.add_labels(label.text);
@@ -183,7 +178,7 @@ absl::StatusOr<int32_t> MaxContext(const config::v1::ModelSpec& spec,
 }
 
 // Completes a model whose weights, heads and texts are there.
-absl::Status Finish(const config::v1::ModelSpec& spec, const KvDtypes& dtypes,
+absl::Status Finish(const config::v1::ModelSpec& spec, const KvRules& rules,
                     LoadedModel* model) {
   static std::atomic<uint64_t> last_load_id = 0;
   const ModelConfig& config = model->engine.model->config();
@@ -210,7 +205,7 @@ absl::Status Finish(const config::v1::ModelSpec& spec, const KvDtypes& dtypes,
   served.weight_heads =
       std::make_shared<const HeadLayout>(engine.model->layout());
   served.weight_bytes = engine.model->weight_bytes();
-  served.description = Describe(*model, dtypes);
+  served.description = Describe(*model, rules);
   return absl::OkStatus();
 }
 
@@ -241,7 +236,7 @@ absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
                    .mask = HeadMaskOf(spec),
                    .mask_file = spec.heads().mask_file(),
                    .kv_dtype = KvDtypeOf(spec),
-                   .kv_head_dtypes = KvHeadDtypesOf(spec),
+                   .kv_head_rules = KvHeadRulesOf(spec),
                    .precision = spec.precision() == "exact" ? Precision::kExact
                                                             : Precision::kFast,
                    .max_step_tokens = options.step_tokens,
@@ -258,7 +253,7 @@ absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
   }
   out.served.chat =
       ChatTemplate::Load(spec.source().path(), *out.served.tokenizer);
-  const absl::Status status = Finish(spec, KvDtypesOf(spec), &out);
+  const absl::Status status = Finish(spec, KvRulesOf(spec), &out);
   if (!status.ok()) return status;
   v1::Model& description = out.served.description;
   description.set_precision(spec.precision());
@@ -282,19 +277,19 @@ absl::StatusOr<LoadedModel> LoadVariant(const config::v1::ModelSpec& spec,
     if (!setup.ok()) return setup.status();
     out.served.classify = *std::move(setup);
   }
-  const absl::StatusOr<KvDtypes> dtypes =
-      KvDtypesOf(spec, base.heads(), served.description);
-  if (!dtypes.ok()) return dtypes.status();
+  const absl::StatusOr<KvRules> rules =
+      KvRulesOf(spec, base.heads(), served.description);
+  if (!rules.ok()) return rules.status();
   absl::StatusOr<std::shared_ptr<const Variant>> variant =
       base.model->MakeVariant({.mask = HeadMaskOf(spec),
                                .mask_file = spec.heads().mask_file(),
-                               .kv_dtype = dtypes->dtype,
-                               .kv_head_dtypes = dtypes->heads});
+                               .kv_dtype = rules->dtype,
+                               .kv_head_rules = rules->heads});
   if (!variant.ok()) return variant.status();
   out.engine.model = base.model;
   out.engine.variant = *std::move(variant);
   out.engine.max_logits_rows = base.max_logits_rows;
-  const absl::Status status = Finish(spec, *dtypes, &out);
+  const absl::Status status = Finish(spec, *rules, &out);
   if (!status.ok()) return status;
   out.served.description.set_precision(served.description.precision());
   out.served.load_time = absl::Now() - start;

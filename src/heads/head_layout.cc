@@ -17,20 +17,26 @@ namespace {
 constexpr int kMaxLayers = 65536;
 constexpr int kMaxHeads = 65536;
 
-absl::Status CheckShape(int layer, const LayerShape& shape) {
-  if (shape.retention.window < 0) {
+absl::Status CheckRetention(absl::string_view place,
+                            const Retention& retention) {
+  if (retention.window < 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("layer ", layer, ": a window of ", shape.retention.window,
+        absl::StrCat(place, ": a window of ", retention.window,
                      " tokens; there must be at least 1, or 0 for all"));
   }
-  const int32_t sink = shape.retention.sink;
-  if (sink < 0 || sink % kBlockTokens != 0 ||
-      (sink > 0 && shape.retention.full())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("layer ", layer, ": a sink of ", sink,
-                     " tokens; it must be a multiple of ", kBlockTokens,
-                     ", and beside a window"));
+  const int32_t sink = retention.sink;
+  if (sink < 0 || sink % kBlockTokens != 0 || (sink > 0 && retention.full())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        place, ": a sink of ", sink, " tokens; it must be a multiple of ",
+        kBlockTokens, ", and beside a window"));
   }
+  return absl::OkStatus();
+}
+
+absl::Status CheckShape(int layer, const LayerShape& shape) {
+  const absl::Status retention =
+      CheckRetention(absl::StrCat("layer ", layer), shape.retention);
+  if (!retention.ok()) return retention;
   if (shape.query_heads == 0 && shape.kv_heads == 0) return absl::OkStatus();
   if (shape.query_heads < 1 || shape.query_heads > kMaxHeads ||
       shape.kv_heads < 1 || shape.query_heads % shape.kv_heads != 0) {
@@ -75,15 +81,31 @@ absl::Status CheckMask(const HeadLayoutSpec& spec) {
   return absl::OkStatus();
 }
 
-absl::Status CheckKvHeadDtypes(const HeadLayoutSpec& spec) {
+absl::Status CheckKvHeadRule(const LayerShape& shape, int layer, int head,
+                             const KvHeadRule& rule) {
   constexpr char kKey[] = "kv_cache.heads";
-  for (const auto& [layer, heads] : spec.kv_head_dtypes) {
-    absl::Status status = CheckLayer(kKey, spec, layer);
+  if (head < 0 || head >= shape.kv_heads) {
+    return HeadError(kKey, "KV", layer, head, shape.kv_heads);
+  }
+  if (!rule.retention.has_value()) return absl::OkStatus();
+  const std::string place =
+      absl::StrCat(kKey, ": layer ", layer, ", KV head ", head);
+  if (!shape.retention.full()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        place, ": the layer has a sliding window of ", shape.retention.window,
+        " tokens of its own, which streaming cannot change"));
+  }
+  return CheckRetention(place, *rule.retention);
+}
+
+absl::Status CheckKvHeadRules(const HeadLayoutSpec& spec) {
+  for (const auto& [layer, heads] : spec.kv_head_rules) {
+    absl::Status status = CheckLayer("kv_cache.heads", spec, layer);
     if (!status.ok()) return status;
-    const int count = spec.layers[static_cast<size_t>(layer)].kv_heads;
-    for (const auto& [head, dtype] : heads) {
-      if (head >= 0 && head < count) continue;
-      return HeadError(kKey, "KV", layer, head, count);
+    for (const auto& [head, rule] : heads) {
+      status = CheckKvHeadRule(spec.layers[static_cast<size_t>(layer)], layer,
+                               head, rule);
+      if (!status.ok()) return status;
     }
   }
   return absl::OkStatus();
@@ -102,7 +124,7 @@ LayerHeads KeptHeads(const HeadLayoutSpec& spec, int index) {
   layer.dense = shape;
   if (shape.kv_heads == 0) return layer;
   const std::set<int> pruned = OfLayer(spec.mask.pruned, index);
-  const std::map<int, KvDtype> dtypes = OfLayer(spec.kv_head_dtypes, index);
+  const std::map<int, KvHeadRule> rules = OfLayer(spec.kv_head_rules, index);
   const int group_size = shape.query_heads / shape.kv_heads;
   for (int kv = 0; kv < shape.kv_heads; ++kv) {
     const int first_query = static_cast<int>(layer.query_heads.size());
@@ -113,14 +135,15 @@ LayerHeads KeptHeads(const HeadLayoutSpec& spec, int index) {
     const int num_queries =
         static_cast<int>(layer.query_heads.size()) - first_query;
     if (num_queries == 0) continue;
-    const auto dtype = dtypes.find(kv);
+    const auto found = rules.find(kv);
+    const KvHeadRule rule = found == rules.end() ? KvHeadRule{} : found->second;
     layer.kv_heads.push_back(
         {.index = kv,
          .first_query = first_query,
          .num_queries = num_queries,
          .group = 0,
-         .retention = shape.retention,
-         .dtype = dtype == dtypes.end() ? spec.kv_dtype : dtype->second});
+         .retention = rule.retention.value_or(shape.retention),
+         .dtype = rule.dtype.value_or(spec.kv_dtype)});
   }
   return layer;
 }
@@ -169,7 +192,7 @@ absl::StatusOr<HeadLayout> HeadLayout::Create(const HeadLayoutSpec& spec) {
     if (!status.ok()) return status;
   }
   absl::Status status = CheckMask(spec);
-  if (status.ok()) status = CheckKvHeadDtypes(spec);
+  if (status.ok()) status = CheckKvHeadRules(spec);
   if (!status.ok()) return status;
 
   HeadLayout layout;
@@ -210,14 +233,19 @@ HeadMask MaskOf(const HeadLayout& layout) {
   return mask;
 }
 
-KvHeadDtypes DtypesOf(const HeadLayout& layout) {
-  KvHeadDtypes dtypes;
+KvHeadRules RulesOf(const HeadLayout& layout) {
+  KvHeadRules rules;
   for (size_t l = 0; l < layout.layers().size(); ++l) {
-    for (const KvHead& head : layout.layers()[l].kv_heads) {
-      dtypes[static_cast<int>(l)][head.index] = head.dtype;
+    const LayerHeads& layer = layout.layers()[l];
+    for (const KvHead& head : layer.kv_heads) {
+      KvHeadRule& rule = rules[static_cast<int>(l)][head.index];
+      rule.dtype = head.dtype;
+      if (head.retention != layer.dense.retention) {
+        rule.retention = head.retention;
+      }
     }
   }
-  return dtypes;
+  return rules;
 }
 
 }  // namespace headcount

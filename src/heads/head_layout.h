@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -23,7 +24,7 @@ namespace headcount {
 struct LayerShape {
   int query_heads = 0;
   int kv_heads = 0;
-  Retention retention = {};  // of all its KV heads
+  Retention retention = {};  // of its KV heads, unless a KvHeadRule differs
   bool operator==(const LayerShape&) const = default;
 };
 
@@ -51,24 +52,33 @@ struct LayerHeads {
   bool operator==(const LayerHeads&) const = default;
 };
 
-// Dtypes by layer and KV head of the unpruned model. Those of pruned heads
-// have no effect.
-using KvHeadDtypes = std::map<int, std::map<int, KvDtype>>;
+// How a KV head keeps its cache, where it is not as the rest.
+struct KvHeadRule {
+  std::optional<KvDtype> dtype = {};  // absent: HeadLayoutSpec::kv_dtype
+  // Absent: that of its layer. Only where the layer keeps all tokens: a window
+  // that the model was trained with is not ours to change.
+  std::optional<Retention> retention = {};
+  bool operator==(const KvHeadRule&) const = default;
+};
+
+// By layer and KV head of the unpruned model. Those of pruned heads have no
+// effect.
+using KvHeadRules = std::map<int, std::map<int, KvHeadRule>>;
 
 struct HeadLayoutSpec {
   std::vector<LayerShape> layers;
   int head_dim = 0;
   HeadMask mask = {};
   KvDtype kv_dtype = KvDtype::kF16;
-  // Of the KV heads that differ from it.
-  KvHeadDtypes kv_head_dtypes = {};
+  // Of the KV heads that differ from the rest.
+  KvHeadRules kv_head_rules = {};
 };
 
 // Immutable, copyable, thread-safe to read.
 class HeadLayout {
  public:
   // InvalidArgument, naming layer and head, when a shape is impossible, or the
-  // mask or kv_head_dtypes names a layer or head that does not exist.
+  // mask or kv_head_rules names a layer or head that does not exist.
   static absl::StatusOr<HeadLayout> Create(const HeadLayoutSpec& spec);
 
   const std::vector<LayerHeads>& layers() const { return layers_; }
@@ -103,9 +113,9 @@ class HeadLayout {
   int64_t dense_kv_heads_ = 0;
 };
 
-// What `layout` leaves out, and how it stores what it keeps: with the shapes of
+// What `layout` leaves out, and how it keeps the rest: with the shapes of
 // its layers, all that it takes to make one that leaves out more.
 HeadMask MaskOf(const HeadLayout& layout);
-KvHeadDtypes DtypesOf(const HeadLayout& layout);
+KvHeadRules RulesOf(const HeadLayout& layout);
 
 }  // namespace headcount

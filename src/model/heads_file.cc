@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "format/json.h"
+#include "heads/kv_geometry.h"
 #include "model/at_path.h"
 #include "model/json_fields.h"
 #include "nlohmann/json.hpp"
@@ -89,11 +91,47 @@ std::set<int> AllHeads(int count) {
   return heads;
 }
 
+// An entry of a layer's `stream`.
+absl::Status ParseStream(const nlohmann::json& json, const std::string& path,
+                         int kv_heads, std::map<int, KvHeadRule>* rules) {
+  JsonFields fields(json, path);
+  fields.AllowOnly({"kv", "sink", "recent"});
+  for (const char* key : {"kv", "recent"}) {
+    if (!fields.Has(key)) fields.Fail(key, "missing");
+  }
+  const int head = fields.Int("kv", {0, kv_heads - 1});
+  const Retention retention{.window = fields.Int("recent", {1, INT32_MAX}),
+                            .sink = fields.Int("sink", {0, INT32_MAX}, 0)};
+  if (retention.sink % kBlockTokens != 0) {
+    fields.Fail("sink", absl::StrCat(retention.sink, " is not a multiple of ",
+                                     kBlockTokens));
+  }
+  if (!fields.status().ok()) return fields.status();
+  if (!rules->insert({head, {.retention = retention}}).second) {
+    fields.Fail("kv", absl::StrCat("names KV head ", head, " twice"));
+  }
+  return fields.status();
+}
+
+absl::Status ParseStreams(const nlohmann::json& streams,
+                          const std::string& path, int kv_heads,
+                          std::map<int, KvHeadRule>* rules) {
+  if (!streams.is_array()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": must be a list"));
+  }
+  for (size_t i = 0; i < streams.size(); ++i) {
+    absl::Status status = ParseStream(
+        streams[i], absl::StrCat(path, "[", i, "]"), kv_heads, rules);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ParseLayer(const nlohmann::json& json, const std::string& path,
-                        const ModelConfig& config, HeadMask* mask) {
+                        const ModelConfig& config, HeadsFile* file) {
   JsonFields fields(json, path);
   // Named by the format, but nothing here serves them yet.
-  for (const char* key : {"stream", "kv_dtype", "k_scale", "v_scale"}) {
+  for (const char* key : {"kv_dtype", "k_scale", "v_scale"}) {
     if (fields.Has(key)) {
       fields.Fail(key,
                   "this version of headcount does not serve it; leave it "
@@ -126,10 +164,21 @@ absl::Status ParseLayer(const nlohmann::json& json, const std::string& path,
                                         "are [",
                                         absl::StrJoin(emptied, ", "), "]"));
   }
-  if (mask->pruned.contains(layer)) {
+  if (file->mask.pruned.contains(layer)) {
     fields.Fail("i", absl::StrCat("layer ", layer, " stands there twice"));
   }
-  mask->pruned[layer] = std::move(query_heads);
+  file->mask.pruned[layer] = std::move(query_heads);
+  if (!fields.status().ok() || !fields.Has("stream")) return fields.status();
+  std::map<int, KvHeadRule>& rules = file->streaming[layer];
+  const absl::Status status =
+      ParseStreams(*fields.Find("stream"), absl::StrCat(path, ".stream"),
+                   shape.kv_heads, &rules);
+  if (!status.ok()) return status;
+  for (const auto& [head, rule] : rules) {
+    if (!emptied.contains(head)) continue;
+    fields.Fail("stream",
+                absl::StrCat("names KV head ", head, ", which drop_q empties"));
+  }
   return fields.status();
 }
 
@@ -193,8 +242,8 @@ absl::StatusOr<HeadsFile> ParseHeadsFile(const nlohmann::json& json,
     return absl::InvalidArgumentError("layers: must be a list");
   }
   for (size_t i = 0; i < layers.size(); ++i) {
-    status = ParseLayer(layers[i], absl::StrCat("layers[", i, "]"), config,
-                        &file.mask);
+    status =
+        ParseLayer(layers[i], absl::StrCat("layers[", i, "]"), config, &file);
     if (!status.ok()) return status;
   }
   if (!fields.Has("repair")) return file;

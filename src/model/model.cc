@@ -22,14 +22,21 @@ void Join(const HeadMask& from, HeadMask* to) {
   }
 }
 
-// Joins the heads of a mask file to `mask`, and returns all that it says, which
-// is nothing if there is no file.
+// Joins what a mask file says of heads to `mask` and `rules`, which has the
+// last word, and returns all that it says: nothing if there is no file.
 absl::StatusOr<HeadsFile> JoinMaskFile(const std::string& mask_file,
                                        const ModelConfig& config,
-                                       HeadMask* mask) {
+                                       HeadMask* mask, KvHeadRules* rules) {
   if (mask_file.empty()) return HeadsFile();
   absl::StatusOr<HeadsFile> file = ReadHeadsFile(mask_file, config);
-  if (file.ok()) Join(file->mask, mask);
+  if (!file.ok()) return file;
+  Join(file->mask, mask);
+  for (const auto& [layer, heads] : file->streaming) {
+    for (const auto& [head, of_file] : heads) {
+      KvHeadRule& rule = (*rules)[layer][head];
+      if (!rule.retention.has_value()) rule.retention = of_file.retention;
+    }
+  }
   return file;
 }
 
@@ -56,12 +63,12 @@ absl::Status CheckMadeFor(const std::string& mask_file,
 
 absl::StatusOr<HeadLayout> LayoutOf(const ModelConfig& config,
                                     const HeadMask& mask, KvDtype kv_dtype,
-                                    const KvHeadDtypes& kv_head_dtypes) {
+                                    const KvHeadRules& kv_head_rules) {
   return HeadLayout::Create({.layers = config.heads,
                              .head_dim = config.head_dim,
                              .mask = mask,
                              .kv_dtype = kv_dtype,
-                             .kv_head_dtypes = kv_head_dtypes});
+                             .kv_head_rules = kv_head_rules});
 }
 
 absl::Status CheckKernels(const HeadLayout& layout, const Backend& backend) {
@@ -92,11 +99,12 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   if (!config.ok()) return config.status();
   HeadMask mask = options.mask;
   Join(config->pruned_heads, &mask);
+  KvHeadRules rules = options.kv_head_rules;
   const absl::StatusOr<HeadsFile> file =
-      JoinMaskFile(options.mask_file, *config, &mask);
+      JoinMaskFile(options.mask_file, *config, &mask, &rules);
   if (!file.ok()) return file.status();
   absl::StatusOr<HeadLayout> layout =
-      LayoutOf(*config, mask, options.kv_dtype, options.kv_head_dtypes);
+      LayoutOf(*config, mask, options.kv_dtype, rules);
   if (!layout.ok()) return AtPath(options.path, layout.status());
   const HeadLayout kept = *std::move(layout);
   const absl::Status kernels = CheckKernels(kept, *backend);
@@ -146,8 +154,9 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
 absl::StatusOr<std::shared_ptr<const Variant>> Model::MakeVariant(
     const VariantOptions& options) const {
   HeadMask mask = options.mask;
+  KvHeadRules rules = options.kv_head_rules;
   const absl::StatusOr<HeadsFile> file =
-      JoinMaskFile(options.mask_file, impl_->config, &mask);
+      JoinMaskFile(options.mask_file, impl_->config, &mask, &rules);
   if (!file.ok()) return file.status();
   if (!file->repair.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -175,7 +184,7 @@ absl::StatusOr<std::shared_ptr<const Variant>> Model::MakeVariant(
   if (options.mask.empty() && options.mask_file.empty())
     mask = MaskOf(layout());
   absl::StatusOr<HeadLayout> kept =
-      LayoutOf(impl_->config, mask, options.kv_dtype, options.kv_head_dtypes);
+      LayoutOf(impl_->config, mask, options.kv_dtype, rules);
   if (!kept.ok()) return kept.status();
   const absl::Status kernels = CheckKernels(*kept, *impl_->backend);
   if (!kernels.ok()) return kernels;

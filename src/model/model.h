@@ -27,7 +27,7 @@ struct ModelOptions {
   HeadMask mask = {};          // joined with the mask file and config.json's
   std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;
-  KvHeadDtypes kv_head_dtypes = {};  // of the KV heads that differ from it
+  KvHeadRules kv_head_rules = {};  // of the KV heads that differ from it
   Precision precision = Precision::kFast;
   // Rows of the largest step: workspaces are reserved for it at load.
   int32_t max_step_tokens = 256;
@@ -45,7 +45,7 @@ struct VariantOptions {
   HeadMask mask = {};
   std::string mask_file = {};  // heads/1; empty: none
   KvDtype kv_dtype = KvDtype::kF16;
-  KvHeadDtypes kv_head_dtypes = {};  // of the KV heads that differ from it
+  KvHeadRules kv_head_rules = {};  // of the KV heads that differ from it
 };
 
 // Rows of logits, in batch order, on the device; valid until the next Forward.

@@ -41,8 +41,9 @@ int64_t MlpElements(const ModelShape& shape, int64_t ffn) {
 
 // Tokens of `context_tokens` that a token at their end attends to.
 int64_t Attended(const Retention& retention, int64_t context_tokens) {
-  return retention.full() ? context_tokens
-                          : std::min<int64_t>(context_tokens, retention.window);
+  if (retention.full()) return context_tokens;
+  return std::min<int64_t>(context_tokens,
+                           int64_t{retention.sink} + retention.window);
 }
 
 // The sum of Attended over all tokens of a prompt.
@@ -81,8 +82,10 @@ TokenFlops FlopsPerToken(const ModelShape& shape, const HeadLayout& layout,
     const LayerHeads& layer = layout.layers()[l];
     flops.projections += 4 * shape.hidden * head_dim *
                          (Count(layer.query_heads) + Count(layer.kv_heads));
-    flops.attention += 4 * head_dim * Count(layer.query_heads) *
-                       Attended(layer.dense.retention, context_tokens);
+    for (const KvHead& head : layer.kv_heads) {
+      flops.attention += 4 * head_dim * head.num_queries *
+                         Attended(head.retention, context_tokens);
+    }
     flops.mlp += (shape.gated_mlp ? 6 : 4) * shape.hidden * shape.ffn[l];
   }
   if (shape.decoder) flops.output = 2 * shape.hidden * shape.vocab;
@@ -96,9 +99,10 @@ double PrefillFlops(const ModelShape& shape, const HeadLayout& layout,
                      static_cast<double>(context_tokens) +
                  static_cast<double>(flops.output);
   for (const LayerHeads& layer : layout.layers()) {
-    total +=
-        4.0 * shape.head_dim * static_cast<double>(layer.query_heads.size()) *
-        AttendedByAll(layer.dense.retention, context_tokens, !shape.decoder);
+    for (const KvHead& head : layer.kv_heads) {
+      total += 4.0 * shape.head_dim * head.num_queries *
+               AttendedByAll(head.retention, context_tokens, !shape.decoder);
+    }
   }
   return total;
 }

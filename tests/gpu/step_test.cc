@@ -148,7 +148,7 @@ TEST_F(StepTest, VariantsInOneStepAreAsOnTheCpuInEveryDtype) {
   struct Stored {
     const char* model;
     KvDtype dtype;
-    KvHeadDtypes heads;
+    KvHeadRules heads;
     double tolerance;
   };
   // A value that falls on the other side of a code moves logits the more, the
@@ -159,8 +159,12 @@ TEST_F(StepTest, VariantsInOneStepAreAsOnTheCpuInEveryDtype) {
       {"mailroom", KvDtype::kFp8E4m3, {}, 0.2},
       {"mailroom",
        KvDtype::kInt8,
-       {{1, {{0, KvDtype::kF16}, {2, KvDtype::kFp8E4m3}}}},
+       {{1, {{0, {KvDtype::kF16}}, {2, {KvDtype::kFp8E4m3}}}}},
        0.1},
+      {"mailroom",
+       KvDtype::kF16,
+       {{1, {{0, {.retention = Retention{.window = 24, .sink = 16}}}}}},
+       kTolerance},
       {"mailroom", KvDtype::kInt4, {}, 0.3}};
   const std::vector<GoldenModel> models = ReadGoldenModels();
   for (const Stored& stored : cases) {
@@ -170,7 +174,7 @@ TEST_F(StepTest, VariantsInOneStepAreAsOnTheCpuInEveryDtype) {
     const auto run = [&](Backend* backend) {
       ModelRunner runner(backend, {.model = {.path = model.path,
                                              .kv_dtype = stored.dtype,
-                                             .kv_head_dtypes = stored.heads,
+                                             .kv_head_rules = stored.heads,
                                              .precision = Precision::kExact},
                                    .pool_tokens = 512});
       std::vector<std::vector<int32_t>> prompts;
@@ -179,7 +183,7 @@ TEST_F(StepTest, VariantsInOneStepAreAsOnTheCpuInEveryDtype) {
       for (const auto& [mask, heads] : model.masks) {
         variants.push_back(runner.AddVariant({.mask = heads,
                                               .kv_dtype = stored.dtype,
-                                              .kv_head_dtypes = stored.heads}));
+                                              .kv_head_rules = stored.heads}));
         std::vector<int32_t> ids = PromptOf(model, mask);
         ids.resize(2 + 2 * prompts.size());
         prompts.push_back(std::move(ids));

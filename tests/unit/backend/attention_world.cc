@@ -28,7 +28,9 @@ HeadLayout MakeLayout(const AttentionCase& attention_case) {
   }
   spec.head_dim = attention_case.head_dim;
   spec.kv_dtype = attention_case.dtype;
-  spec.kv_head_dtypes[kLayer] = attention_case.head_dtypes;
+  for (const auto& [head, dtype] : attention_case.head_dtypes) {
+    spec.kv_head_rules[kLayer][head].dtype = dtype;
+  }
   if (!attention_case.pruned.empty()) {
     spec.mask.pruned[kLayer] = attention_case.pruned;
   }

@@ -34,7 +34,7 @@ std::vector<Case> Cases() {
   HeadLayoutSpec half = whole;
   half.mask = EvenMask(whole.layers, 0.5);
   half.kv_dtype = KvDtype::kInt8;
-  half.kv_head_dtypes = {{0, {{0, KvDtype::kF16}, {1, KvDtype::kInt4}}}};
+  half.kv_head_rules = {{0, {{0, {KvDtype::kF16}}, {1, {KvDtype::kInt4}}}}};
   HeadLayoutSpec windows = whole;
   for (size_t l = 0; l < 30; l += 3) windows.layers[l].retention.window = 40;
 

@@ -184,7 +184,8 @@ TEST(HeadLayout, NamesTheLayerAndHeadThatDoNotExist) {
 TEST(HeadLayout, GivesKvHeadsDtypesOfTheirOwn) {
   HeadLayoutSpec spec = SmallSpec();
   spec.kv_dtype = KvDtype::kInt8;
-  spec.kv_head_dtypes = {{0, {{1, KvDtype::kF16}}}, {2, {{0, KvDtype::kInt4}}}};
+  spec.kv_head_rules = {{0, {{1, {KvDtype::kF16}}}},
+                        {2, {{0, {KvDtype::kInt4}}}}};
   spec.mask.pruned[2] = {0, 1, 2};  // KV head 0 of layer 2 goes
   const HeadLayout layout = CreateOrDie(spec);
   EXPECT_EQ(layout.layers()[0].kv_heads[0].dtype, KvDtype::kInt8);
@@ -196,18 +197,46 @@ TEST(HeadLayout, GivesKvHeadsDtypesOfTheirOwn) {
   EXPECT_THAT(layout.layer_class(), ElementsAre(0, 1, 2));
 }
 
+TEST(HeadLayout, PutsStreamingHeadsIntoAGroupOfTheirOwn) {
+  HeadLayoutSpec spec = SmallSpec();
+  const Retention streaming{.window = 256, .sink = 64};
+  spec.kv_head_rules = {{0, {{1, {.retention = streaming}}}},
+                        {2, {{0, {.retention = streaming}}}}};
+  const HeadLayout layout = CreateOrDie(spec);
+  ASSERT_EQ(layout.groups().size(), 2u);
+  EXPECT_TRUE(layout.groups()[0].retention.full());
+  EXPECT_EQ(layout.groups()[1].retention, streaming);
+  EXPECT_EQ(layout.groups()[1].heads, (std::vector<KvHeadId>{{0, 1}, {2, 0}}));
+  EXPECT_EQ(layout.layers()[0].kv_heads[0].group, 0);
+  EXPECT_EQ(layout.layers()[0].kv_heads[1].group, 1);
+  EXPECT_EQ(RulesOf(layout).at(0).at(1).retention, streaming);
+  EXPECT_EQ(RulesOf(layout).at(0).at(0).retention, std::nullopt);
+}
+
+TEST(HeadLayout, LeavesWindowsOfTheModelAsTheyAre) {
+  HeadLayoutSpec spec = SmallSpec();
+  spec.layers[1].retention.window = 100;
+  spec.kv_head_rules = {{1, {{0, {.retention = Retention{.window = 10}}}}}};
+  EXPECT_THAT(ErrorOf(spec), HasSubstr("layer 1, KV head 0: the layer has a "
+                                       "sliding window of 100 tokens"));
+  spec.layers[1].retention.window = 0;
+  spec.kv_head_rules = {
+      {1, {{0, {.retention = Retention{.window = 10, .sink = 5}}}}}};
+  EXPECT_THAT(ErrorOf(spec), HasSubstr("a sink of 5 tokens"));
+}
+
 TEST(HeadLayout, NamesTheKvHeadThatDoesNotExist) {
   HeadLayoutSpec spec = SmallSpec();
   spec.layers[2] = {0, 0};
-  spec.kv_head_dtypes = {{3, {{0, KvDtype::kInt8}}}};
+  spec.kv_head_rules = {{3, {{0, {KvDtype::kInt8}}}}};
   EXPECT_EQ(ErrorOf(spec),
             "kv_cache.heads: layer 3 does not exist; the model has 3 layers "
             "(0-2)");
-  spec.kv_head_dtypes = {{1, {{2, KvDtype::kInt8}}}};
+  spec.kv_head_rules = {{1, {{2, {KvDtype::kInt8}}}}};
   EXPECT_EQ(ErrorOf(spec),
             "kv_cache.heads: layer 1, KV head 2 does not exist; the layer has "
             "2 KV heads (0-1)");
-  spec.kv_head_dtypes = {{2, {{0, KvDtype::kInt8}}}};
+  spec.kv_head_rules = {{2, {{0, {KvDtype::kInt8}}}}};
   EXPECT_THAT(ErrorOf(spec), HasSubstr("the layer has no attention"));
 }
 

@@ -71,7 +71,8 @@ HeadLayoutSpec RandomSpec(std::mt19937& random) {
       if (random() % 3 == 0) spec.mask.pruned[layer].insert(head);
     }
     for (int head = 0; head < 4; ++head) {
-      if (random() % 2 == 0) spec.kv_head_dtypes[layer][head] = KvDtype::kInt8;
+      if (random() % 2 == 0)
+        spec.kv_head_rules[layer][head].dtype = KvDtype::kInt8;
     }
   }
   return spec;

@@ -185,7 +185,7 @@ TEST(KvGeometry, HoldsPagesOfUnlikeDtypes) {
       {.layers = {{4, 4}},
        .head_dim = 64,
        .kv_dtype = KvDtype::kInt8,
-       .kv_head_dtypes = {{0, {{1, KvDtype::kF16}, {2, KvDtype::kInt4}}}}});
+       .kv_head_rules = {{0, {{1, {KvDtype::kF16}}, {2, {KvDtype::kInt4}}}}}});
   const KvGeometry geometry = *KvGeometry::Create(layout, 0);
   EXPECT_EQ(geometry.page(0, 0).dtype, KvDtype::kInt8);
   EXPECT_EQ(geometry.page(0, 1).dtype, KvDtype::kF16);

@@ -82,6 +82,18 @@ TEST(HeadsFile, DropsAllHeadsOfALayerByOneWord) {
   }
 }
 
+TEST(HeadsFile, KeepsTheFirstAndTheLastTokensOfStreamingHeads) {
+  json file = SmallFile();
+  file["layers"][0]["stream"] =
+      json::parse(R"([{"kv": 1, "sink": 64, "recent": 256}])");
+  const auto parsed = ParseHeadsFile(file, SmallConfig());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  const int layer = file["layers"][0]["i"].get<int>();
+  EXPECT_EQ(parsed->streaming.at(layer).at(1).retention,
+            (Retention{.window = 256, .sink = 64}));
+  EXPECT_EQ(parsed->streaming.at(layer).at(1).dtype, std::nullopt);
+}
+
 TEST(HeadsFile, ComesWithTheProjectAndHalvesTheCache) {
   const std::string directory = HEADCOUNT_SOURCE_DIR "/models/mailroom";
   const auto config = ReadModelConfig(directory);
@@ -123,8 +135,18 @@ TEST(HeadsFile, RefusesWhatItCannotMeanAndNamesTheKey) {
        "repair.tensors: \"r.bin\"", ".safetensors"},
       {"/repair", R"({"kind": "ridge_wo", "lambda": 1})",
        "repair.lambda: ", "unknown key"},
+      {"/layers/0/stream", "3", "layers[0].stream: ", "a list"},
       {"/layers/0/stream", R"([{"kv": 1}])",
-       "layers[0].stream: ", "does not serve"},
+       "layers[0].stream[0].recent: ", "missing"},
+      {"/layers/0/stream", R"([{"kv": 2, "recent": 8}])",
+       "layers[0].stream[0].kv: 2", "0 to 1"},
+      {"/layers/0/stream", R"([{"kv": 1, "recent": 8, "sink": 9}])",
+       "layers[0].stream[0].sink: 9", "a multiple of 16"},
+      {"/layers/0/stream",
+       R"([{"kv": 1, "recent": 8}, {"kv": 1, "recent": 9}])",
+       "layers[0].stream[1].kv: ", "KV head 1 twice"},
+      {"/layers/1/stream", R"([{"kv": 1, "recent": 8}])",
+       "layers[1].stream: ", "which drop_q empties"},
       {"/layers/0/kv_dtype", R"(["int8"])",
        "layers[0].kv_dtype: ", "does not serve"},
       {"/layers/0/k_scale", "[1.0]", "layers[0].k_scale: ", "does not serve"},

@@ -53,7 +53,7 @@ Difference Compare(const std::vector<LogitsRow>& found,
 
 struct Stored {
   KvDtype dtype;
-  KvHeadDtypes heads;
+  KvHeadRules heads;
   Difference most;
 };
 
@@ -64,7 +64,7 @@ std::vector<Stored> Cases() {
       {KvDtype::kBf16, {}, {3e-3, 0.03, 0.03}},
       {KvDtype::kFp8E4m3, {}, {0.03, 0.3, 0.05}},
       {KvDtype::kInt8, {}, {7e-3, 0.08, 0.03}},
-      {KvDtype::kInt8, {{0, {{1, KvDtype::kF16}}}}, {7e-3, 0.08, 0.03}},
+      {KvDtype::kInt8, {{0, {{1, {KvDtype::kF16}}}}}, {7e-3, 0.08, 0.03}},
       {KvDtype::kInt4, {}, {0.12, 1.0, 0.15}},
   };
 }
@@ -80,10 +80,10 @@ TEST(KvDtypes, AnswersStayNearThoseWithFloat32Pages) {
   const GoldenModel golden = Mailroom();
   if (golden.path.empty()) GTEST_SKIP() << "other golden values";
   const std::unique_ptr<Backend> backend = CreateCpuBackend({});
-  const auto rows_with = [&](KvDtype dtype, const KvHeadDtypes& heads) {
+  const auto rows_with = [&](KvDtype dtype, const KvHeadRules& heads) {
     ModelRunner runner(backend.get(), {.model = {.path = golden.path,
                                                  .kv_dtype = dtype,
-                                                 .kv_head_dtypes = heads}});
+                                                 .kv_head_rules = heads}});
     std::vector<LogitsRow> rows;
     for (const GoldenCase& one : golden.cases) {
       if (one.mask != "dense") continue;

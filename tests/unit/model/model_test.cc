@@ -213,7 +213,7 @@ TEST(ModelForward, AgreesWithTheReferenceBackend) {
   // f16, by one of 1/7 of the largest element in int4.
   const struct KvDtypesCase {
     KvDtype dtype;
-    KvHeadDtypes heads;
+    KvHeadRules heads;
     double tolerance;
   } kDtypes[] = {
       {KvDtype::kF32, {}, 2e-5},
@@ -223,8 +223,13 @@ TEST(ModelForward, AgreesWithTheReferenceBackend) {
       {KvDtype::kInt8, {}, 1e-1},
       {KvDtype::kInt4, {}, 5e-1},
       {KvDtype::kInt8,
-       {{0, {{1, KvDtype::kF16}}}, {1, {{0, KvDtype::kInt4}}}},
+       {{0, {{1, {KvDtype::kF16}}}}, {1, {{0, {KvDtype::kInt4}}}}},
        5e-1},
+      // Streaming heads beside full ones in a layer, the rest of it alone.
+      {KvDtype::kF16,
+       {{0, {{1, {.retention = Retention{.window = 9, .sink = 16}}}}},
+        {1, {{0, {.retention = Retention{.window = 20}}}}}},
+       5e-3},
   };
   const HeadMask masks[] = {
       {}, {{{0, {0, 2}}, {1, {0, 1, 2}}}}, {{{1, {0, 1, 2, 3, 4, 5}}}}};
@@ -236,7 +241,7 @@ TEST(ModelForward, AgreesWithTheReferenceBackend) {
             .model = {.path = std::string(kTiny) + name,
                       .mask = mask,
                       .kv_dtype = dtypes.dtype,
-                      .kv_head_dtypes = dtypes.heads}};
+                      .kv_head_rules = dtypes.heads}};
         ModelRunner fast(cpu.get(), options);
         ModelRunner plain(reference.get(), options);
         std::vector<std::vector<int32_t>> prompts(3);

@@ -45,11 +45,16 @@ TEST(ReadServerConfig, TakesEveryKeyOfTheDesign) {
   EXPECT_EQ(mask.pruned.at(3), (std::set<int>{0, 1, 2}));
   EXPECT_EQ(KvDtypeOf(pruned), KvDtype::kInt8);
   EXPECT_EQ(
-      KvHeadDtypesOf(pruned),
-      (KvHeadDtypes{
-          {0, {{1, KvDtype::kF16}}},
-          {3,
-           {{0, KvDtype::kInt4}, {1, KvDtype::kInt4}, {2, KvDtype::kInt4}}}}));
+      KvHeadRulesOf(pruned),
+      (KvHeadRules{{0,
+                    {{1,
+                      {.dtype = KvDtype::kF16,
+                       .retention = Retention{.window = 256, .sink = 64}}}}},
+                   {3,
+                    {{0, {KvDtype::kInt4}},
+                     {1, {KvDtype::kInt4}},
+                     {2, {KvDtype::kInt4}}}},
+                   {4, {{2, {.retention = Retention{.window = 100}}}}}}));
   EXPECT_EQ(pruned.limits().max_context(), 2048);
   EXPECT_EQ(pruned.limits().max_concurrent(), 8);
   EXPECT_EQ(pruned.classify().template_(), "{input} is");
@@ -174,7 +179,16 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {model + kv_heads + "{layer: 0, kv_heads: [1, 3-2], dtype: f16}]}}]",
        "kv_cache.heads[0].kv_heads[1]: "},
       {model + kv_heads + "{layer: 0, kv_heads: [1]}]}}]",
-       "kv_cache.heads[0].dtype: missing"},
+       "kv_cache.heads[0]: has neither dtype nor streaming"},
+      {model + kv_heads +
+           "{layer: 0, kv_heads: [1], streaming: {sink: 16}}]}}]",
+       "kv_cache.heads[0].streaming.recent: 0 tokens"},
+      {model + kv_heads +
+           "{layer: 0, kv_heads: [1], streaming: {sink: 20, recent: 9}}]}}]",
+       "kv_cache.heads[0].streaming.sink: 20 tokens"},
+      {model + kv_heads +
+           "{layer: 0, kv_heads: [1], streaming: {window: 9}}]}}]",
+       "window"},
       {model + kv_heads + "{layer: 0, kv_heads: [1], dtype: fp8}]}}]",
        "kv_cache.heads[0].dtype: \"fp8\" is not a KV dtype"},
       {model + kv_heads +
