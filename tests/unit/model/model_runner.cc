@@ -80,7 +80,7 @@ std::vector<LogitsRow> ModelRunner::Step(const std::vector<Feed>& feeds) {
     for (size_t g = 0; g < groups.size(); ++g) {
       const Retention& retention = groups[g].retention;
       feed.sequence->tables[g].Slide(retention.FirstSeen(feed.sequence->past),
-                                     /*num_tokens=*/0);
+                                     /*num_tokens=*/0, retention.sink);
     }
   }
   std::vector<LogitsRow> rows(static_cast<size_t>(logits->rows));

@@ -286,11 +286,16 @@ class ReferenceBackend final : public Backend {
               int64_t position, int slot, const float* query, const void* arena,
               float* out) const {
     const int dim = layer.head_dim;
-    const int64_t first = VariantOf(layer, sequence)
-                              .heads->kv_heads[Size(slot)]
-                              .retention.FirstSeen(position);
+    const Retention& retention =
+        VariantOf(layer, sequence).heads->kv_heads[Size(slot)].retention;
+    std::vector<int64_t> seen;
+    for (int64_t token = 0; token <= position; ++token) {
+      if (token < retention.sink || token >= retention.FirstSeen(position)) {
+        seen.push_back(token);
+      }
+    }
     std::vector<double> weights;
-    for (int64_t token = first; token <= position; ++token) {
+    for (const int64_t token : seen) {
       const Location at = Locate(layer, sequence, token, slot, arena);
       double dot = 0;
       for (int d = 0; d < dim; ++d) {
@@ -305,12 +310,11 @@ class ReferenceBackend final : public Backend {
       sum += weight;
     }
     std::vector<double> context(Size(dim), 0.0);
-    for (int64_t token = first; token <= position; ++token) {
-      const Location at = Locate(layer, sequence, token, slot, arena);
+    for (size_t i = 0; i < seen.size(); ++i) {
+      const Location at = Locate(layer, sequence, seen[i], slot, arena);
       for (int d = 0; d < dim; ++d) {
         context[Size(d)] +=
-            weights[Size(token - first)] *
-            reference::ReadElement(at.v, at.v_scale, at.dtype, d);
+            weights[i] * reference::ReadElement(at.v, at.v_scale, at.dtype, d);
       }
     }
     for (int d = 0; d < dim; ++d) {
