@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "model/layer_inputs.h"
 #include "server/classification.h"
 #include "server/limits.h"
 
@@ -38,7 +39,32 @@ std::vector<double> LabelLogprobs(const Scores& scores) {
   return NormalisedLogprobs(logprobs);
 }
 
+// gates: [layer][query head] in one list.
+int32_t FirstGatedLayer(const std::vector<float>& gates,
+                        const std::vector<LayerShape>& layers) {
+  size_t begin = 0;
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const auto heads = static_cast<size_t>(layers[layer].query_heads);
+    for (size_t i = 0; i < heads; ++i) {
+      if (gates[begin + i] != 1) return static_cast<int32_t>(layer);
+    }
+    begin += heads;
+  }
+  return static_cast<int32_t>(layers.size());
+}
+
 }  // namespace
+
+GateScores::GateScores(std::shared_ptr<const ServedModel> model,
+                       std::vector<CheckedExample> examples,
+                       std::vector<std::vector<float>> settings)
+    : model_(std::move(model)),
+      examples_(std::move(examples)),
+      settings_(std::move(settings)) {
+  for (const std::vector<float>& gates : settings_) {
+    first_layer_.push_back(FirstGatedLayer(gates, model_->shape.heads));
+  }
+}
 
 std::optional<CalibrationPart> GateScores::Begin() {
   for (size_t i = 0; i < open_.size(); ++i) {
@@ -57,8 +83,34 @@ bool GateScores::MayOpen() const {
   if (next == examples_.size() || open_.size() == kMaxCalibrationRequests) {
     return false;
   }
-  const int64_t bytes = LogprobRowBytes(examples_[next].target.size(), *model_);
-  return open_.empty() || rows_bytes_ + bytes <= kMaxCalibrationRowBytes;
+  if (open_.empty()) return true;
+  const int64_t rows = LogprobRowBytes(examples_[next].target.size(), *model_);
+  return rows_bytes_ + rows <= kMaxCalibrationRowBytes &&
+         input_bytes_ + InputBytes(examples_[next]) <=
+             kMaxCalibrationInputBytes;
+}
+
+Request GateScores::RequestOf(const CheckedExample& example) const {
+  Request request;
+  request.model = model_->index;
+  request.load_id = model_->load_id;
+  request.prompt = example.prompt;
+  if (!example.classifies) {
+    request.continuations.push_back(example.target);
+    return request;
+  }
+  for (const ClassifySetup::Label& label : model_->classify->labels) {
+    request.continuations.push_back(label.ids);
+  }
+  return request;
+}
+
+int64_t GateScores::InputBytes(const CheckedExample& example) const {
+  const std::optional<int64_t> tokens = ComputedTokens(RequestOf(example));
+  if (!tokens || settings_.empty()) return 0;
+  const int64_t bytes =
+      LayerInputs::Bytes(model_->shape.layers, *tokens, model_->shape.hidden);
+  return bytes <= kMaxCalibrationInputBytes ? bytes : 0;
 }
 
 void GateScores::OpenNext() {
@@ -70,6 +122,14 @@ void GateScores::OpenNext() {
     open.rows = std::make_shared<LogprobRows>(
         places, static_cast<size_t>(model_->vocab));
     rows_bytes_ += LogprobRowBytes(places, *model_);
+  }
+  open.input_bytes = InputBytes(examples_[next]);
+  if (open.input_bytes > 0) {
+    open.inputs = std::make_shared<LayerInputs>(
+        static_cast<size_t>(model_->shape.layers),
+        static_cast<size_t>(*ComputedTokens(RequestOf(examples_[next]))),
+        static_cast<size_t>(model_->shape.hidden));
+    input_bytes_ += open.input_bytes;
   }
   open.response.set_example(static_cast<int32_t>(next));
   open.response.set_places(
@@ -85,22 +145,18 @@ CalibrationPart GateScores::MakePart(size_t example,
   CalibrationPart part;
   part.id = static_cast<int64_t>(example * (settings_.size() + 1) + run);
   part.field = absl::StrCat("examples[", example, "]");
-  part.request.model = model_->index;
-  part.request.load_id = model_->load_id;
-  part.request.prompt = from.prompt;
-  if (from.classifies) {
-    for (const ClassifySetup::Label& label : model_->classify->labels) {
-      part.request.continuations.push_back(label.ids);
-    }
-  } else {
-    part.request.continuations.push_back(from.target);
-    if (setting.has_value()) {
-      part.request.reference_rows = open.rows;
-    } else {
-      part.request.kept_rows = open.rows;
-    }
+  part.request = RequestOf(from);
+  if (!setting.has_value()) {
+    part.request.kept_rows = open.rows;
+    part.request.kept_inputs = open.inputs;
+    return part;
   }
-  if (setting.has_value()) part.request.head_gates = settings_[*setting];
+  part.request.head_gates = settings_[*setting];
+  part.request.reference_rows = open.rows;
+  if (open.inputs != nullptr && first_layer_[*setting] > 0) {
+    part.request.inputs = open.inputs;
+    part.request.first_layer = first_layer_[*setting];
+  }
   return part;
 }
 
@@ -117,10 +173,13 @@ absl::Status GateScores::End(int64_t id, const Scores& scores) {
   } else {
     *open.response.mutable_scores(run - 1) = std::move(score);
   }
-  if (--open.left == 0 && open.rows != nullptr) {
+  if (--open.left > 0) return absl::OkStatus();
+  if (open.rows != nullptr) {
     rows_bytes_ -= LogprobRowBytes(open.rows->places(), *model_);
-    open.rows = nullptr;
   }
+  input_bytes_ -= open.input_bytes;
+  open.rows = nullptr;
+  open.inputs = nullptr;
   return absl::OkStatus();
 }
 

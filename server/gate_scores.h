@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "headcount/v1/calibration.pb.h"
+#include "model/layer_inputs.h"
 #include "server/calibration_validation.h"
 #include "server/calibration_work.h"
 #include "server/model_setup.h"
@@ -20,10 +21,7 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   // `examples` and `settings` are those of `model`, checked.
   GateScores(std::shared_ptr<const ServedModel> model,
              std::vector<CheckedExample> examples,
-             std::vector<std::vector<float>> settings)
-      : model_(std::move(model)),
-        examples_(std::move(examples)),
-        settings_(std::move(settings)) {}
+             std::vector<std::vector<float>> settings);
 
   std::optional<CalibrationPart> Begin() override;
   absl::Status End(int64_t id, const Scores& scores) override;
@@ -40,12 +38,19 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
     // runs left.
     std::vector<double> labels;
     std::shared_ptr<LogprobRows> rows;
+    // What settings that touch later layers only are taken up at; null where
+    // that cannot be, else there while runs are left.
+    std::shared_ptr<LayerInputs> inputs;
+    int64_t input_bytes = 0;
     v1::ScoreGatesResponse response;
   };
 
   // Of the dense run, or of a setting.
   CalibrationPart MakePart(size_t example, std::optional<size_t> setting) const;
   bool MayOpen() const;
+  Request RequestOf(const CheckedExample& example) const;
+  // Of its inputs; 0 where they are not kept.
+  int64_t InputBytes(const CheckedExample& example) const;
   void OpenNext();
   v1::GateScore Score(const CheckedExample& example, const Scores& scores,
                       Open* open) const;
@@ -53,9 +58,11 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   const std::shared_ptr<const ServedModel> model_;
   const std::vector<CheckedExample> examples_;
   const std::vector<std::vector<float>> settings_;
-  std::deque<Open> open_;   // in order, from first_open_ on
-  size_t first_open_ = 0;   // index of an example
-  int64_t rows_bytes_ = 0;  // of all that are open
+  std::vector<int32_t> first_layer_;  // [setting] that has a gate other than 1
+  std::deque<Open> open_;             // in order, from first_open_ on
+  size_t first_open_ = 0;             // index of an example
+  int64_t rows_bytes_ = 0;            // of all that are open
+  int64_t input_bytes_ = 0;
 };
 
 }  // namespace headcount

@@ -66,6 +66,9 @@ inline constexpr size_t kMaxCalibrationRequests = 64;
 inline constexpr int64_t kMaxGramBytes = int64_t{4} << 30;
 // Log-probabilities of the whole vocabulary that a call holds at once.
 inline constexpr int64_t kMaxCalibrationRowBytes = 256 << 20;
+// Inputs of all layers that a call holds at once. A text with more is computed
+// from the first layer on under every setting.
+inline constexpr int64_t kMaxCalibrationInputBytes = 256 << 20;
 
 // A stream whose reader is slow.
 inline constexpr int64_t kOutboxBytes = 256 << 10;

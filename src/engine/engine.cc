@@ -141,9 +141,13 @@ absl::StatusOr<Logits> EngineImpl::Forward(const StepPlan& plan) {
       in.blocks.push_back(table.offsets());
     }
     in.logits_rows = part.logits_rows;
-    in.head_gates = news_[i].generation->head_gates();
-    in.statistics = news_[i].generation->statistics();
-    in.statistics_from = news_[i].generation->statistics_from();
+    const Generation& generation = *news_[i].generation;
+    in.head_gates = generation.head_gates();
+    in.statistics = generation.statistics();
+    in.statistics_from = generation.statistics_from();
+    in.kept_inputs = generation.kept_inputs();
+    in.inputs = generation.inputs();
+    in.first_layer = generation.first_layer();
   }
   const EngineModel& model = *models_[static_cast<size_t>(plan.model)];
   return model.model->Forward(batch, arena_->data());

@@ -43,6 +43,9 @@ class Generation {
   HeadStatistics* statistics() const { return statistics_.get(); }
   // The first position that they have not counted, also after a preemption.
   int32_t statistics_from() const { return statistics_from_; }
+  LayerInputs* kept_inputs() const { return kept_inputs_.get(); }
+  const LayerInputs* inputs() const { return inputs_.get(); }
+  int32_t first_layer() const { return first_layer_; }
 
   // Adds what is to be scored or drawn from the logits of `part`, the first of
   // which is row `first_row` of the step. The rows' spans are valid until Take.
@@ -78,6 +81,9 @@ class Generation {
   const std::shared_ptr<const LogprobRows> reference_rows_;
   const std::shared_ptr<HeadStatistics> statistics_;
   int32_t statistics_from_;
+  const std::shared_ptr<LayerInputs> kept_inputs_;
+  const std::shared_ptr<const LayerInputs> inputs_;
+  const int32_t first_layer_;
   const std::vector<int32_t> stop_ids_;  // end of text included
   const std::vector<TokenBias> biases_;  // by rising id
   const std::shared_ptr<RequestSink> sink_;

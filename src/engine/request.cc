@@ -28,6 +28,17 @@ int64_t GivenTokens(const Request& request) {
   return static_cast<int64_t>(tokens);
 }
 
+std::optional<int64_t> ComputedTokens(const Request& request) {
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const size_t count = request.continuations.size();
+  int64_t longest = 1;
+  for (const std::vector<int32_t>& continuation : request.continuations) {
+    longest = std::max(longest, static_cast<int64_t>(continuation.size()));
+  }
+  if (count > 1 && longest > 1) return std::nullopt;
+  return prompt + longest - 1;  // the last is only ever predicted
+}
+
 int64_t MaxNewTokens(const Request& request) {
   int64_t most = request.sampling.max_tokens;
   for (const std::vector<int32_t>& continuation : request.continuations) {

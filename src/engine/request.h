@@ -16,6 +16,7 @@
 namespace headcount {
 
 class HeadStatistics;
+class LayerInputs;
 
 using RequestId = uint64_t;  // given by the engine, never reused
 
@@ -96,12 +97,23 @@ struct Request {
   // The step thread's until OnEnd.
   std::shared_ptr<HeadStatistics> statistics = nullptr;
   int32_t statistics_skip = 0;
+
+  // For runs of the same tokens under many gates: the first fills kept_inputs,
+  // and what has gates of 1 in all layers before `first_layer` is taken up
+  // there. Both have room for every computed token (ComputedTokens), and only
+  // where each has one place; the caller bounds their memory.
+  std::shared_ptr<LayerInputs> kept_inputs = nullptr;
+  std::shared_ptr<const LayerInputs> inputs = nullptr;
+  int32_t first_layer = 0;
 };
 
 // Memory that the request holds while it waits, about.
 int64_t RequestBytes(const Request& request);
 // Tokens of the prompt and of all continuations.
 int64_t GivenTokens(const Request& request);
+// Tokens that are computed if each of them has a place of its own in the
+// sequence; absent if continuations take turns at the same places.
+std::optional<int64_t> ComputedTokens(const Request& request);
 // The most tokens that may stand after the prompt at once.
 int64_t MaxNewTokens(const Request& request);
 

@@ -22,9 +22,11 @@ Sequence::Sequence(RequestId request_id, Request request, int32_t max_context,
       priority(request.priority),
       cache_salt(std::move(request.cache_salt)),
       // Gates change what later layers see, and so their K and V; statistics
-      // are of tokens that are computed.
+      // and inputs are of tokens that are computed.
       shares_prefix(may_share_prefix && request.head_gates.empty() &&
-                    request.statistics == nullptr),
+                    request.statistics == nullptr &&
+                    request.kept_inputs == nullptr &&
+                    request.inputs == nullptr),
       prompt_tokens(PromptTokens(request)),
       max_length(prompt_tokens +
                  std::min(static_cast<int32_t>(MaxNewTokens(request)),

@@ -9,6 +9,7 @@
 namespace headcount {
 
 class HeadStatistics;
+class LayerInputs;
 class Variant;
 
 struct BatchSequence {
@@ -30,6 +31,12 @@ struct BatchSequence {
   // made for its variant. Null: nowhere.
   HeadStatistics* statistics = nullptr;
   int32_t statistics_from = 0;
+  // Where the inputs of all layers are kept, for each of its tokens; or those
+  // of a run of the same tokens, which is taken up at `first_layer`: then the
+  // layers before have no K and V of this sequence, in no step. Null: neither.
+  LayerInputs* kept_inputs = nullptr;
+  const LayerInputs* inputs = nullptr;
+  int32_t first_layer = 0;  // up to the number of layers
 };
 
 struct Batch {

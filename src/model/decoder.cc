@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/checked.h"
+#include "model/layer_inputs.h"
 #include "model/rope.h"
 
 namespace headcount {
@@ -38,6 +39,12 @@ void CheckSequence(const BatchSequence& sequence, const ModelConfig& config,
         << "token " << first << " has been given back";
     CHECK(retention.sink == 0 || blocks[0] >= 0)
         << "the sink has been given back";
+  }
+  for (const LayerInputs* const inputs :
+       {sequence.inputs,
+        static_cast<const LayerInputs*>(sequence.kept_inputs)}) {
+    CHECK(inputs == nullptr ||
+          static_cast<int64_t>(inputs->tokens()) >= sequence.past + num_tokens);
   }
   for (int32_t token : sequence.tokens) {
     CHECK(token >= 0 && token < config.vocab) << "token " << token;
@@ -241,11 +248,16 @@ Logits Decoder::Forward(const Batch& batch, void* arena) {
   if (rows == 0) return logits;
 
   backend.BeginStep(inputs, rope_);
-  backend.Embed(*weights.embedding, FloatsOf(residual_));
-  for (size_t layer = 0; layer < weights.layers.size(); ++layer) {
+  const size_t first_layer = FirstLayer(batch);
+  if (first_layer == 0) {
+    backend.Embed(*weights.embedding, FloatsOf(residual_));
+  }
+  for (size_t layer = first_layer; layer < weights.layers.size(); ++layer) {
+    ExchangeInputs(batch, layer, first_layer);
     RunAttention(layer, rows, arena);
     RunFeedForward(layer, rows);
   }
+  ExchangeInputs(batch, weights.layers.size(), first_layer);
   if (logits_rows == 0) return logits;
   // Only the rows asked for go through the final norm and the output matrix.
   backend.GatherRows(FloatsOf(residual_), logits_row_indices_, config.hidden,
@@ -256,6 +268,42 @@ Logits Decoder::Forward(const Batch& batch, void* arena) {
   backend.MatMul(output, FloatsOf(normed_), logits_rows, nullptr,
                  Backend::MatMulMode::kStore, FloatsOf(logits_));
   return logits;
+}
+
+size_t Decoder::FirstLayer(const Batch& batch) const {
+  size_t first = parts_.weights->layers.size();
+  for (const BatchSequence& sequence : batch.sequences) {
+    first = std::min(first, sequence.inputs == nullptr
+                                ? 0
+                                : static_cast<size_t>(sequence.first_layer));
+  }
+  return first;
+}
+
+void Decoder::ExchangeInputs(const Batch& batch, size_t layer,
+                             size_t first_layer) {
+  const auto hidden = static_cast<size_t>(parts_.config->hidden);
+  for (size_t s = 0; s < batch.sequences.size(); ++s) {
+    const BatchSequence& sequence = batch.sequences[s];
+    const auto first = static_cast<size_t>(sequence.past);
+    const size_t count = sequence.tokens.size();
+    const auto bytes = static_cast<int64_t>(count * hidden * sizeof(float));
+    float* const rows = FloatsOf(residual_) +
+                        static_cast<size_t>(sequences_[s].first_row) * hidden;
+    // A step can begin before some sequence's first layer. What it computes of
+    // that until there is of no use, but has to be of finite numbers: they get
+    // into pages that others have later.
+    if (sequence.inputs != nullptr &&
+        (layer == first_layer ||
+         layer == static_cast<size_t>(sequence.first_layer))) {
+      parts_.backend->CopyToDevice(
+          sequence.inputs->Rows(layer, first, count).data(), bytes, rows);
+    }
+    if (sequence.kept_inputs != nullptr) {
+      parts_.backend->CopyToHost(
+          rows, bytes, sequence.kept_inputs->Rows(layer, first, count).data());
+    }
+  }
 }
 
 void Decoder::ListLayers() {

@@ -57,6 +57,11 @@ class Decoder {
   void ListLayers();
   AttentionLayer LayerOf(size_t layer,
                          absl::Span<const VariantLayer> variants) const;
+  // The first layer that the step has to compute: the least first_layer.
+  size_t FirstLayer(const Batch& batch) const;
+  // Before `layer`, the number of layers included: rows of sequences that are
+  // taken up there are read, and those of others kept.
+  void ExchangeInputs(const Batch& batch, size_t layer, size_t first_layer);
   void RunAttention(size_t layer, int64_t rows, void* arena);
   void RunFeedForward(size_t layer, int64_t rows);
 
