@@ -5,6 +5,7 @@
 #include "cli/classify.h"
 #include "cli/generate.h"
 #include "cli/health.h"
+#include "cli/import.h"
 #include "cli/list.h"
 #include "cli/plan.h"
 #include "cli/prune.h"
@@ -18,9 +19,9 @@ int Recorder::Run(const std::vector<std::string>& args) {
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
       BenchCommand(*root),    ChatCommand(*root),   ClassifyCommand(*root),
-      GenerateCommand(*root), HealthCommand(*root), ListCommand(*root),
-      PlanCommand(*root),     PruneCommand(*root),  ServeCommand(*root),
-      ShowCommand(*root),     VerifyCommand(*root)};
+      GenerateCommand(*root), HealthCommand(*root), ImportCommand(*root),
+      ListCommand(*root),     PlanCommand(*root),   PruneCommand(*root),
+      ServeCommand(*root),    ShowCommand(*root),   VerifyCommand(*root)};
   return RunCommand(*root, commands, args, console);
 }
 
