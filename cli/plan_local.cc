@@ -8,7 +8,6 @@
 #include "heads/even_mask.h"
 #include "heads/head_layout.h"
 #include "heads/head_shards.h"
-#include "model/heads_file.h"
 #include "model/model_cost.h"
 #include "server/capacity.h"
 #include "server/config.h"

@@ -11,8 +11,10 @@
 #include "base/element_type.h"
 #include "cli/gpus.h"
 #include "headcount/v1/model.pb.h"
+#include "heads/head_layout.h"
 #include "heads/head_mask.h"
 #include "heads/kv_dtype.h"
+#include "model/heads_file.h"
 #include "model/model_shape.h"
 
 namespace headcount {
