@@ -119,6 +119,8 @@ class Backend {
   // know.
   virtual absl::Status CheckHeads(int head_dim, KvDtype dtype) const = 0;
 
+  // Memory that Allocate could give now, about.
+  virtual int64_t FreeBytes() const = 0;
   // ResourceExhausted when there is no room.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   // Reads `source` once; only its pieces are touched.

@@ -77,6 +77,7 @@ class CudaBackend final : public Backend {
     return cuda::CheckHeads(head_dim, dtype);
   }
 
+  int64_t FreeBytes() const override { return device_->FreeBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return DeviceBuffer::Create(device_.get(), bytes);
   }
