@@ -20,6 +20,7 @@
 #include "heads/kv_geometry.h"
 #include "server/calibration_service.h"
 #include "server/config.h"
+#include "server/device_watch.h"
 #include "server/engine_collector.h"
 #include "server/errors.h"
 #include "server/health_service.h"
@@ -128,6 +129,7 @@ struct Server::Impl {
   Serving serving;
   std::unique_ptr<HealthService> health;
   std::optional<ModelLifecycle> lifecycle;
+  std::optional<DeviceWatch> watch;
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<ModelService> model_service;
   std::unique_ptr<CalibrationService> calibration;
@@ -167,6 +169,11 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
   model_service = std::make_unique<ModelService>(&serving);
   calibration = std::make_unique<CalibrationService>(&serving, calibrates);
   engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
+  watch.emplace(DeviceWatch::Watched{.engine = engine.get(),
+                                     .health = health.get(),
+                                     .state = &state,
+                                     .log = &log,
+                                     .begin_drain = serving.begin_drain});
 }
 
 absl::Status Server::Impl::OpenGrpc() {
@@ -217,6 +224,7 @@ void Server::Impl::Close(absl::Duration time_to_deliver) {
   if (closed) return;
   closed = true;
   state = ServerState::kDraining;
+  watch->Stop();
   admission->Close();
   engine->Stop();
   lifecycle->Stop();
@@ -291,6 +299,7 @@ absl::Status Server::Start() {
   if (!status.ok()) return status;
   impl_->state = ServerState::kServing;
   impl_->health->SetServing(true);
+  impl_->watch->Start();
   impl_->log.Info("serving", LogFields()
                                  .Add("listen", impl_->grpc_address)
                                  .Add("metrics", impl_->metrics_address));
@@ -310,6 +319,8 @@ int64_t Server::kv_pool_bytes() const {
 std::vector<std::shared_ptr<const ServedModel>> Server::models() const {
   return impl_->models->served();
 }
+
+absl::Status Server::device_status() const { return impl_->watch->status(); }
 
 std::vector<FailedModel> Server::failed_models() const {
   return impl_->models->failed();

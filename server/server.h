@@ -43,6 +43,9 @@ class Server {
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
   int64_t kv_pool_bytes() const;
+  // Unavailable once the device has failed for good. The process has then been
+  // sent SIGTERM.
+  absl::Status device_status() const;
   // As they are now: those that answer, and those that did not load.
   std::vector<std::shared_ptr<const ServedModel>> models() const;
   std::vector<FailedModel> failed_models() const;

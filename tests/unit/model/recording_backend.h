@@ -11,7 +11,7 @@
 
 namespace headcount {
 
-class RecordingBackend final : public Backend {
+class RecordingBackend : public Backend {
  public:
   // What one layer did in one step.
   struct Seen {
