@@ -91,7 +91,7 @@ absl::Status Serve(const ServerFlags& flags, Console& console) {
   WaitForTerminationSignal();
   ExitOnNextTerminationSignal();
   (*server)->Drain();
-  return absl::OkStatus();
+  return (*server)->device_status();
 }
 
 }  // namespace
@@ -103,7 +103,9 @@ Command ServeCommand(CLI::App& root) {
   AddServerFlags(app, flags.get());
   app.footer(
       "Ctrl-C or SIGTERM drains: requests that run may end, then the server\n"
-      "exits with 0; a second signal ends it at once.\n\n"
+      "exits with 0; a second signal ends it at once. It also exits when the\n"
+      "device fails for good, with the error: let a supervisor start it "
+      "anew.\n\n"
       "A model that does not load is named with the reason, and the others\n"
       "are served; if none loads, the exit code is 1. 'headcount check'\n"
       "accepts no such model: run it before you change a server.\n\n" +

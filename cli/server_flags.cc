@@ -2,8 +2,10 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/human.h"
 #include "cli/flags.h"
 #include "server/config.h"
 
@@ -125,14 +127,16 @@ void AddServiceFlags(CLI::App& app, ServerFlags* flags) {
 
 void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
   const ServerConfig defaults = DefaultServerConfig();
-  AddByteSize(
-      app, "--kv-pool",
-      [flags](int64_t bytes) {
-        flags->overrides.emplace_back([bytes](ServerConfig& config) {
-          config.set_kv_pool(absl::StrCat(bytes, "B"));
-        });
-      },
-      "memory for KV caches, shared by all models")
+  AddText(
+      app, flags, "--kv-pool",
+      [](ServerConfig& c, const std::string& v) { c.set_kv_pool(v); },
+      "memory for KV caches, shared by all models: 24GiB, or 90% of the "
+      "device's that is free once they are loaded")
+      ->type_name("SIZE")
+      ->check([](const std::string& text) {
+        if (absl::EndsWith(text, "%")) return std::string();
+        return std::string(ParseByteSize(text).status().message());
+      })
       ->default_str(defaults.kv_pool());
   AddText(
       app, flags, "--device",

@@ -1,6 +1,7 @@
 #!/bin/sh
 # collect.sh BINARY ROOT: installs BINARY as ROOT/usr/bin/headcount, with every
-# library that it loads, their licences, and a user to run it.
+# library that it loads, their licences, a user to run it, the mail model and a
+# configuration that serves it. Runs in the folder of the sources.
 set -eu
 binary=$1
 root=$2
@@ -19,3 +20,8 @@ done
 mkdir -p "$root/etc"
 echo 'headcount:x:65532:65532::/:/usr/sbin/nologin' >"$root/etc/passwd"
 echo 'headcount:x:65532:' >"$root/etc/group"
+
+install -D -m 644 docker/server.yaml "$root/etc/headcount/server.yaml"
+install -D -m 644 LICENSE "$root/usr/share/doc/headcount/copyright"
+mkdir -p "$root/models"
+cp -r models/mailroom "$root/models/"

@@ -11,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "base/check.h"
 #include "base/human.h"
 #include "format/gguf.h"
@@ -251,8 +253,19 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
   return Complete(std::move(named), file + ": ");
 }
 
+std::optional<double> PoolShareOf(const ServerConfig& config) {
+  absl::string_view digits = config.kv_pool();
+  double percent = 0;
+  if (!absl::ConsumeSuffix(&digits, "%") ||
+      !absl::SimpleAtod(digits, &percent)) {
+    return std::nullopt;
+  }
+  return percent / 100;
+}
+
 EngineOptions EngineOptionsOf(const ServerConfig& config) {
-  const absl::StatusOr<int64_t> pool = ParseByteSize(config.kv_pool());
+  const absl::StatusOr<int64_t> pool =
+      PoolShareOf(config) ? int64_t{0} : ParseByteSize(config.kv_pool());
   CHECK(pool.ok()) << "not validated: " << pool.status();
   const absl::StatusOr<int64_t> queue = ParseByteSize(config.queue().bytes());
   CHECK(queue.ok()) << "not validated: " << queue.status();

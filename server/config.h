@@ -9,6 +9,7 @@
 // where: "server.yaml:7: models[1].heads.pruned.0: ...".
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -58,7 +59,12 @@ bool IsModelName(absl::string_view name);
 // Whether it shares the weights of another model, source.variant_of.
 bool IsVariant(const config::v1::ModelSpec& spec);
 
-// Parts of a valid configuration as the engine takes them.
+// The share that `kv_pool` is, such as 0.9 for "90%": of the device's memory
+// that is free once the models are loaded. Absent: it is a size.
+std::optional<double> PoolShareOf(const config::v1::ServerConfig& config);
+
+// Parts of a valid configuration as the engine takes them. kv_pool_bytes is 0
+// where it is not known yet (PoolShareOf).
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
 HeadMask HeadMaskOf(const config::v1::ModelSpec& spec);
 KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);  // not of a variant

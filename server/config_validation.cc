@@ -2,12 +2,14 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "backend/create_backend.h"
@@ -243,6 +245,23 @@ absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec) {
   return status.ok() ? CheckModelKeys(spec) : status;
 }
 
+// A size, or a share of what is free.
+absl::Status CheckPool(const config::v1::ServerConfig& config) {
+  constexpr double kMostShare = 0.98;  // a step needs memory, too
+  if (!absl::EndsWith(config.kv_pool(), "%")) {
+    return CheckByteSize("kv_pool", config.kv_pool());
+  }
+  const std::optional<double> share = PoolShareOf(config);
+  if (share && *share > 0 && *share <= kMostShare) return absl::OkStatus();
+  return Invalid("kv_pool",
+                 absl::StrCat("'", config.kv_pool(),
+                              "' is not a size, such as 24GiB, or a share "
+                              "over 0% and up to ",
+                              100 * kMostShare,
+                              "% of the memory that is free once the models "
+                              "are loaded"));
+}
+
 absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
   if (!std::isfinite(config.watermark()) || config.watermark() < 0 ||
       config.watermark() > kMaxWatermark) {
@@ -253,7 +272,7 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
   return FirstInvalid(
       {CheckAddress("listen", config.listen()),
        CheckAddress("metrics_listen", config.metrics_listen()),
-       CheckByteSize("kv_pool", config.kv_pool()),
+       CheckPool(config),
        CheckBounds("step_tokens", config.step_tokens(), 1, kMaxStepTokens),
        CheckBounds("threads", config.threads(), 0, kMaxThreads),
        CheckDevice(config.device()),

@@ -154,6 +154,17 @@ void AddPool(const EngineSnapshot& snapshot, const std::string& device,
           .Build());
 }
 
+void AddStep(const EngineSnapshot& snapshot, Families* families) {
+  const absl::Duration running =
+      std::max(absl::Now() - snapshot.step_began, absl::ZeroDuration());
+  families->push_back(
+      FamilyBuilder::Gauge("headcount_step_running_seconds",
+                           "How long the step that runs now has run; 0: none "
+                           "does.")
+          .Add({}, absl::ToDoubleSeconds(running))
+          .Build());
+}
+
 void AddKv(const Residents& residents, const std::string& device,
            Families* families) {
   auto bytes = FamilyBuilder::Gauge("headcount_kv_bytes",
@@ -309,6 +320,7 @@ Families SnapshotFamilies(const EngineSnapshot& snapshot,
   AddServer(state, &families);
   AddRequests(residents, &families);
   AddSharing(snapshot, residents, &families);
+  AddStep(snapshot, &families);
   AddPool(snapshot, device, &families);
   AddKv(residents, device, &families);
   AddCacheInfo(snapshot, models, device, &families);
@@ -318,7 +330,17 @@ Families SnapshotFamilies(const EngineSnapshot& snapshot,
 }
 
 Families EngineCollector::Collect() const {
-  return SnapshotFamilies(engine_->Snapshot(), *models_, device_, *state_);
+  Families families =
+      SnapshotFamilies(engine_->Snapshot(), *models_, device_, *state_);
+  if (const Backend* const backend = engine_->backend()) {
+    families.push_back(
+        FamilyBuilder::Gauge("headcount_device_free_bytes",
+                             "Memory of the device that nobody has taken.")
+            .Add({{"device", device_}},
+                 static_cast<double>(backend->FreeBytes()))
+            .Build());
+  }
+  return families;
 }
 
 }  // namespace headcount

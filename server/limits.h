@@ -70,6 +70,9 @@ inline constexpr int64_t kMaxCalibrationRowBytes = 256 << 20;
 // from the first layer on under every setting.
 inline constexpr int64_t kMaxCalibrationInputBytes = 256 << 20;
 
+// A step that runs this long hangs, as far as readiness goes.
+inline constexpr absl::Duration kStepHangs = absl::Minutes(2);
+
 // A stream whose reader is slow.
 inline constexpr int64_t kOutboxBytes = 256 << 10;
 inline constexpr int64_t kOutboxHardBytes = 1 << 20;

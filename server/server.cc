@@ -13,11 +13,14 @@
 #include "absl/time/time.h"
 #include "backend/create_backend.h"
 #include "base/check.h"
+#include "base/human.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/resource_quota.h"
+#include "heads/kv_geometry.h"
 #include "server/calibration_service.h"
 #include "server/config.h"
+#include "server/device_watch.h"
 #include "server/engine_collector.h"
 #include "server/errors.h"
 #include "server/health_service.h"
@@ -79,6 +82,26 @@ void SetTransportLimits(grpc::ServerBuilder* builder) {
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+// The configuration with the bytes of the pool in place of a share.
+absl::StatusOr<config::v1::ServerConfig> WithPoolBytes(
+    config::v1::ServerConfig config, const Backend& backend) {
+  const std::optional<double> share = PoolShareOf(config);
+  if (!share) return config;
+  const int64_t free = backend.FreeBytes();
+  const auto wanted = static_cast<int64_t>(static_cast<double>(free) * *share);
+  // Whole slabs: what is behind the last one would serve nobody.
+  const int64_t slab = SlabBytes(wanted);
+  const int64_t bytes = wanted / slab * slab;
+  if (bytes == 0) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "kv_pool: ", config.kv_pool(), " of the ", FormatByteSize(free),
+        " that the models leave free on ", backend.name(),
+        " is less than a slab of ", FormatByteSize(slab)));
+  }
+  config.set_kv_pool(absl::StrCat(bytes, "B"));
+  return config;
+}
+
 }  // namespace
 
 struct Server::Impl {
@@ -106,6 +129,7 @@ struct Server::Impl {
   Serving serving;
   std::unique_ptr<HealthService> health;
   std::optional<ModelLifecycle> lifecycle;
+  std::optional<DeviceWatch> watch;
   std::unique_ptr<InferenceService> inference;
   std::unique_ptr<ModelService> model_service;
   std::unique_ptr<CalibrationService> calibration;
@@ -145,6 +169,11 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
   model_service = std::make_unique<ModelService>(&serving);
   calibration = std::make_unique<CalibrationService>(&serving, calibrates);
   engine->SetStepObserver(&Metrics::ObserveStep, &*metrics);
+  watch.emplace(DeviceWatch::Watched{.engine = engine.get(),
+                                     .health = health.get(),
+                                     .state = &state,
+                                     .log = &log,
+                                     .begin_drain = serving.begin_drain});
 }
 
 absl::Status Server::Impl::OpenGrpc() {
@@ -195,6 +224,7 @@ void Server::Impl::Close(absl::Duration time_to_deliver) {
   if (closed) return;
   closed = true;
   state = ServerState::kDraining;
+  watch->Stop();
   admission->Close();
   engine->Stop();
   lifecycle->Stop();
@@ -210,7 +240,6 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     const config::v1::ServerConfig& config) {
   absl::Status status = ValidateServerConfig(config);
   if (!status.ok()) return status;
-  auto impl = std::make_unique<Impl>(config);
   absl::StatusOr<std::unique_ptr<Backend>> created =
       CreateBackend(*ParseDeviceName(config.device()), config.threads());
   if (!created.ok()) {
@@ -220,6 +249,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   std::unique_ptr<Backend> backend = *std::move(created);
   absl::StatusOr<LoadedModels> models = LoadModels(config, backend.get());
   if (!models.ok()) return models.status();
+  const absl::StatusOr<config::v1::ServerConfig> sized =
+      WithPoolBytes(config, *backend);
+  if (!sized.ok()) return sized.status();
+  auto impl = std::make_unique<Impl>(*sized);
   std::vector<EngineModel> engine_models;
   std::vector<ServedModel> served;
   for (LoadedModel& model : models->loaded) {
@@ -227,7 +260,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     served.push_back(std::move(model.served));
   }
   const std::string backend_name = backend->name();
-  EngineOptions options = EngineOptionsOf(config);
+  EngineOptions options = EngineOptionsOf(*sized);
   options.prefix_key = SecretKey();
   absl::StatusOr<std::unique_ptr<Engine>> engine =
       Engine::Create(std::move(options), std::move(backend),
@@ -266,6 +299,7 @@ absl::Status Server::Start() {
   if (!status.ok()) return status;
   impl_->state = ServerState::kServing;
   impl_->health->SetServing(true);
+  impl_->watch->Start();
   impl_->log.Info("serving", LogFields()
                                  .Add("listen", impl_->grpc_address)
                                  .Add("metrics", impl_->metrics_address));
@@ -278,9 +312,15 @@ const std::string& Server::metrics_address() const {
   return impl_->metrics_address;
 }
 
+int64_t Server::kv_pool_bytes() const {
+  return EngineOptionsOf(impl_->config).kv_pool_bytes;
+}
+
 std::vector<std::shared_ptr<const ServedModel>> Server::models() const {
   return impl_->models->served();
 }
+
+absl::Status Server::device_status() const { return impl_->watch->status(); }
 
 std::vector<FailedModel> Server::failed_models() const {
   return impl_->models->failed();

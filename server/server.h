@@ -6,6 +6,7 @@
 //   (*server)->Drain();                // then exit 0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,10 @@ class Server {
   // host:port with the real port where 0 was asked for. Valid after Start.
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
+  int64_t kv_pool_bytes() const;
+  // Unavailable once the device has failed for good. The process has then been
+  // sent SIGTERM.
+  absl::Status device_status() const;
   // As they are now: those that answer, and those that did not load.
   std::vector<std::shared_ptr<const ServedModel>> models() const;
   std::vector<FailedModel> failed_models() const;

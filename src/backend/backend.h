@@ -115,10 +115,16 @@ class Backend {
 
   virtual std::string name() const = 0;  // such as "cpu (AVX3, 2 threads)"
 
+  // Unavailable once the device has failed for good: what operations gave since
+  // is of no use, and only another process can go on. Thread-safe.
+  virtual absl::Status status() const { return absl::OkStatus(); }
+
   // InvalidArgument, naming it, for a kind of KV head that Attention does not
   // know.
   virtual absl::Status CheckHeads(int head_dim, KvDtype dtype) const = 0;
 
+  // Memory that Allocate could give now, about.
+  virtual int64_t FreeBytes() const = 0;
   // ResourceExhausted when there is no room.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   // Reads `source` once; only its pieces are touched.

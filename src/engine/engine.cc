@@ -69,6 +69,7 @@ bool EngineImpl::StepOnce() {
   const absl::Time start = clock_->Now();
   const StepPlan plan = scheduler_.Step(start, TakeMail());
   Attend(plan, start);
+  if (!plan.parts.empty()) mailbox_.BeginStep(start);
   const absl::StatusOr<Logits> logits = Forward(plan);
   const std::vector<StepResult> results = Sample(plan, logits);
   scheduler_.Commit(plan, results, clock_->Now() - start);
@@ -166,24 +167,35 @@ std::vector<StepResult> EngineImpl::Sample(
     ends.push_back(rows.size());
   }
   std::vector<SampleResult> results;
-  if (logits.ok() && !rows.empty()) {
+  absl::Status status = logits.status();
+  if (status.ok() && !rows.empty()) {
     results = backend_->Sample(logits->data, logits->vocab, rows);
+  }
+  if (const absl::Status device = backend_->status(); !device.ok()) {
+    status = device;
+    Fail(device);
   }
   const absl::Time now = clock_->Now();
   size_t begin = 0;
   for (size_t i = 0; i < num_parts; ++i) {
     Generation& generation = *news_[i].generation;
-    if (logits.ok()) {
+    if (status.ok()) {
       out[i] = generation.Take(
           plan.parts[i],
           absl::MakeConstSpan(results).subspan(begin, ends[i] - begin), now);
     } else {
-      generation.End(EndCause::kError, logits.status(), now);
+      generation.End(EndCause::kError, status, now);
       out[i].end = EndCause::kError;
     }
     begin = ends[i];
   }
   return out;
+}
+
+void EngineImpl::Fail(const absl::Status& status) {
+  if (std::exchange(failed_, true)) return;
+  mailbox_.Advance(Phase::kEnding);
+  if (failure_handler_ != nullptr) failure_handler_(failure_context_, status);
 }
 
 // Makes the counts those after this step, before anybody hears of it.

@@ -95,6 +95,8 @@ struct EngineSnapshot {
   double tokens_per_second = 0;   // recent, prompt and generated together
   absl::Duration step_time_total;
   absl::Time last_step = absl::InfinitePast();
+  // When the step began that runs now; InfiniteFuture: none does.
+  absl::Time step_began = absl::InfiniteFuture();
 };
 
 // What the loop reports of each step, for histograms. Called on the step
@@ -119,6 +121,12 @@ class Engine {
   // Called after each step; set before Start.
   virtual void SetStepObserver(void (*observer)(void*, const StepReport&),
                                void* context) = 0;
+
+  // Called once, on the step thread, when the device has failed for good
+  // (Backend::status): requests have ended with that status, and others are
+  // refused. Must not block; set before Start.
+  virtual void SetFailureHandler(void (*handler)(void*, const absl::Status&),
+                                 void* context) = 0;
 
   virtual void Start() = 0;  // the step thread
   // Ends what is left with UNAVAILABLE, then joins the step thread. One caller
@@ -161,7 +169,7 @@ class Engine {
   virtual void Drain(absl::Time deadline) = 0;
 
   virtual EngineSnapshot Snapshot() const = 0;
-  virtual Backend* backend() = 0;  // to load models on
+  virtual Backend* backend() const = 0;  // to load models on
 
   // One turn of the loop on the caller's thread, for tests; never together
   // with Start. Returns whether there was anything to do.

@@ -28,6 +28,12 @@ class EngineImpl final : public Engine {
     observer_context_ = context;
   }
 
+  void SetFailureHandler(void (*handler)(void*, const absl::Status&),
+                         void* context) override {
+    failure_handler_ = handler;
+    failure_context_ = context;
+  }
+
   void Start() override;
   void Stop() override;
   absl::StatusOr<int> AddModel(EngineModel model) override;
@@ -40,7 +46,7 @@ class EngineImpl final : public Engine {
   void Cancel(RequestId id) override { mailbox_.Cancel(id); }
   void Drain(absl::Time deadline) override;
   EngineSnapshot Snapshot() const override { return mailbox_.Snapshot(); }
-  Backend* backend() override { return backend_.get(); }
+  Backend* backend() const override { return backend_.get(); }
   bool StepOnce() override;
 
  private:
@@ -55,6 +61,8 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Logits> Forward(const StepPlan& plan);
   std::vector<StepResult> Sample(const StepPlan& plan,
                                  const absl::StatusOr<Logits>& logits);
+  // The device is lost: nothing begins and nothing goes on any more.
+  void Fail(const absl::Status& status);
   void Publish(const StepPlan& plan, absl::Time start);
   void Deliver();
   QueueLimits MakeQueueLimits() const;
@@ -66,6 +74,8 @@ class EngineImpl final : public Engine {
   const std::unique_ptr<Buffer> arena_;
   void (*observer_)(void*, const StepReport&) = nullptr;
   void* observer_context_ = nullptr;
+  void (*failure_handler_)(void*, const absl::Status&) = nullptr;
+  void* failure_context_ = nullptr;
 
   // The step thread's own.
   BlockPool pool_;
@@ -80,7 +90,8 @@ class EngineImpl final : public Engine {
     Generation* generation;
   };
   std::vector<News> news_;  // of this step: [plan.parts], then [plan.ended]
-  EngineSnapshot totals_;   // only what adds up from step to step
+  bool failed_ = false;
+  EngineSnapshot totals_;  // only what adds up from step to step
   TokenRate rate_;
 
   Mailbox mailbox_;

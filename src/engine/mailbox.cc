@@ -146,6 +146,11 @@ void Mailbox::SetModels(std::vector<OpenModel> models,
   limits_ = limits;
 }
 
+void Mailbox::BeginStep(absl::Time now) {
+  MutexLock lock(&mutex_);
+  counts_.step_began = now;
+}
+
 void Mailbox::Publish(const EngineSnapshot& counts, const TokenRate& rate) {
   MutexLock lock(&mutex_);
   counts_ = counts;

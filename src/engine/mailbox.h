@@ -99,6 +99,8 @@ class Mailbox {
   Mail Take();
   void Done(const std::vector<Errand*>& errands);
   void SetModels(std::vector<OpenModel> models, const QueueLimits& limits);
+  // Until Publish, the snapshot says that a step runs.
+  void BeginStep(absl::Time now);
   void Publish(const EngineSnapshot& counts, const TokenRate& rate);
 
  private:

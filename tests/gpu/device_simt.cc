@@ -45,7 +45,8 @@ void Copy(const void* from, int64_t bytes, void* to) {
 // Launches are done when they return.
 class SimtDevice final : public cuda::Device {
  public:
-  explicit SimtDevice(bool launches) : launches_(launches) {}
+  SimtDevice(bool launches, int64_t fails_after)
+      : launches_(launches), fails_after_(fails_after) {}
 
   std::string name() const override { return "emulator"; }
   int multiprocessors() const override { return 3; }
@@ -78,12 +79,19 @@ class SimtDevice final : public cuda::Device {
   void Zero(void* device, int64_t bytes) override {
     std::memset(device, 0, static_cast<size_t>(bytes));
   }
+  void BeginRange(const char* /*name*/) override { ++open_ranges_; }
+  void EndRange() override { CHECK(--open_ranges_ >= 0); }
   void Synchronize() override {}
+  absl::Status status() const override {
+    return launched_ > fails_after_ ? absl::UnavailableError("it is broken")
+                                    : absl::OkStatus();
+  }
 
  protected:
   void LaunchErased(const Call& call,
                     const std::function<void()>& run) override {
-    if (!launches_) return;
+    ++launched_;
+    if (!launches_ || !status().ok()) return;
     Add(simt::Launch({.order = OrderFromEnvironment()},
                      static_cast<unsigned>(call.grid),
                      static_cast<unsigned>(call.threads),
@@ -92,6 +100,9 @@ class SimtDevice final : public cuda::Device {
 
  private:
   const bool launches_;
+  const int64_t fails_after_;
+  int64_t launched_ = 0;
+  int open_ranges_ = 0;
   std::map<void*, std::unique_ptr<simt::Buffer<unsigned char>>> buffers_;
 };
 
@@ -102,7 +113,11 @@ int64_t TestAllocations() { return allocations; }
 simt::Counters TakeCounters() { return std::exchange(counted, {}); }
 
 std::unique_ptr<cuda::Device> OpenTestDevice(bool launches) {
-  return std::make_unique<SimtDevice>(launches);
+  return std::make_unique<SimtDevice>(launches, INT64_MAX);
+}
+
+std::unique_ptr<cuda::Device> OpenFailingDevice(int64_t launches) {
+  return std::make_unique<SimtDevice>(/*launches=*/false, launches);
 }
 
 int Workers() { return 7; }

@@ -2,8 +2,8 @@
 
 Run: deploy_test.py SOURCE_DIR
 
-Needs promtool (Debian: prometheus) and PyYAML (Debian: python3-yaml); what
-lacks its tool is skipped and says so.
+Needs promtool (Debian: prometheus), PyYAML (Debian: python3-yaml) and kubectl
+(Debian: kubernetes-client); what lacks its tool is skipped and says so.
 """
 
 import glob
@@ -23,6 +23,7 @@ except ImportError:
 
 METRIC = re.compile(r"\b(?:headcount|grpc_server)_[a-z0-9_]+")
 PROMTOOL = shutil.which("promtool")
+KUBECTL = shutil.which("kubectl")
 
 
 def read(path):
@@ -201,6 +202,40 @@ class Manifests(unittest.TestCase):
         self.assertEqual(pod["seccompProfile"], {"type": "RuntimeDefault"})
         self.assertFalse(self.pod["spec"]["automountServiceAccountToken"])
         self.assertIn("USER 65532", read("docker/Dockerfile"))
+
+    def test_the_gpu_overlay_is_the_base_on_a_gpu(self):
+        if not KUBECTL:
+            self.skipTest("kubectl is not installed")
+        done = subprocess.run(
+            [KUBECTL, "kustomize", f"{ROOT}/deploy/kubernetes/gpu"],
+            capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        objects = {item["kind"]: item
+                   for item in yaml.safe_load_all(done.stdout)}
+        self.assertEqual(set(objects), {"ConfigMap", *self.objects})
+        spec = objects["Deployment"]["spec"]["template"]["spec"]
+        container = spec["containers"][0]
+        self.assertEqual(container["resources"]["limits"]["nvidia.com/gpu"], 1)
+        self.assertEqual(container["image"], "headcount:dev-cuda")
+        for key in ("args", "ports", "readinessProbe", "securityContext"):
+            self.assertEqual(container[key], self.container[key])
+        server = yaml.safe_load(objects["ConfigMap"]["data"]["server.yaml"])
+        self.assertEqual(server["device"], "cuda")
+        for key in ("listen", "metrics_listen", "drain", "models"):
+            self.assertEqual(server[key], yaml.safe_load(
+                read("deploy/kubernetes/base/server.yaml"))[key])
+
+    def test_images_of_all_devices_run_the_same(self):
+        stages = re.split(r"^FROM ", read("docker/Dockerfile"), flags=re.M)
+        last = {stage.split(" AS ")[1].split()[0]: stage
+                for stage in stages if " AS " in stage}
+        self.assertIn("USER 65532:65532", last["image"])
+        for device in ("cpu", "cuda"):
+            self.assertTrue(last[device].startswith("image AS "))
+            self.assertIn(f"COPY --from=collect-{device} /image /",
+                          last[device])
+        self.assertTrue(stages[-1].startswith("image AS cpu"),
+                        "what is built without --target")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/cpu/attention.h"
 #include "backend/cpu/host_buffer.h"
+#include "backend/cpu/host_memory.h"
 #include "backend/cpu/kv_store.h"
 #include "backend/cpu/matmul.h"
 #include "backend/cpu/packed_matrix.h"
@@ -38,6 +39,7 @@ class CpuBackend final : public Backend {
     return absl::OkStatus();
   }
 
+  int64_t FreeBytes() const override { return FreeHostBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return HostBuffer::Create(bytes);
   }

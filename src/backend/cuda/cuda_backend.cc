@@ -73,10 +73,12 @@ class CudaBackend final : public Backend {
   std::string name() const override {
     return absl::StrCat("cuda (", device_->name(), ")");
   }
+  absl::Status status() const override { return device_->status(); }
   absl::Status CheckHeads(int head_dim, KvDtype dtype) const override {
     return cuda::CheckHeads(head_dim, dtype);
   }
 
+  int64_t FreeBytes() const override { return device_->FreeBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return DeviceBuffer::Create(device_.get(), bytes);
   }
@@ -176,6 +178,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::Pack(
 }
 
 void CudaBackend::BeginStep(const StepInputs& inputs, const Rope& rope) {
+  const Range range(device_.get(), "begin step");
   inputs_ = inputs;
   upload_.Clear();
   tokens_ = upload_.Add(inputs.tokens);
@@ -232,6 +235,7 @@ void CudaBackend::MakeRopeTable(const Rope& rope, int64_t frequencies) {
 }
 
 void CudaBackend::Embed(const Matrix& table, float* out) {
+  const Range range(device_.get(), "embed");
   const EmbedParams params{.weights = Packed(table).weights(),
                            .layout = Packed(table).layout(),
                            .tokens = upload_.At<int32_t>(tokens_),
@@ -242,6 +246,7 @@ void CudaBackend::Embed(const Matrix& table, float* out) {
 
 void CudaBackend::RmsNorm(const float* x, const float* weight, float epsilon,
                           int64_t rows, int64_t cols, float* out) {
+  const Range range(device_.get(), "norm");
   const RmsNormParams params{.x = x,
                              .weight = weight,
                              .out = out,
@@ -253,6 +258,7 @@ void CudaBackend::RmsNorm(const float* x, const float* weight, float epsilon,
 
 void CudaBackend::MatMul(const Matrix& w, const float* x, int64_t rows,
                          const float* bias, MatMulMode mode, float* out) {
+  const Range range(device_.get(), "matmul");
   const PackedLayout& layout = Packed(w).layout();
   const MatMulParams params{.weights = Packed(w).weights(),
                             .layout = layout,
@@ -268,6 +274,7 @@ void CudaBackend::MatMul(const Matrix& w, const float* x, int64_t rows,
 
 void CudaBackend::RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
                                    void* arena) {
+  const Range range(device_.get(), "write KV");
   const int64_t heads = layer.query_heads + 2 * layer.kv_heads;
   const int64_t half = layer.head_dim / 2;
   const LayerTables& tables = TablesOf(layer);
@@ -295,6 +302,7 @@ void CudaBackend::RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
 
 void CudaBackend::Attention(const AttentionLayer& layer, const float* qkv,
                             const void* arena, float* out) {
+  const Range range(device_.get(), "attention");
   const LayerTables& tables = TablesOf(layer);
   const LayerShapeTables& shape = tables_.shapes[tables.shape];
   const int64_t out_stride = int64_t{layer.query_heads} * layer.head_dim;
@@ -346,6 +354,7 @@ void CudaBackend::GateHeads(const AttentionLayer& layer, float* context) {
 
 void CudaBackend::SwiGlu(const float* x, int64_t rows, int64_t width,
                          float* out) {
+  const Range range(device_.get(), "swiglu");
   const SwiGluParams params{.x = x,
                             .out = out,
                             .rows = static_cast<int32_t>(rows),
@@ -369,6 +378,7 @@ void CudaBackend::GatherRows(const float* x, absl::Span<const int32_t> indices,
 
 std::vector<SampleResult> CudaBackend::Sample(
     const float* logits, int64_t vocab, absl::Span<const SampleRow> rows) {
+  const Range range(device_.get(), "sample");
   std::vector<SampleResult> results(rows.size());
   Clear(&batch_);
   drawn_.clear();

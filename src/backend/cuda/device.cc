@@ -1,18 +1,19 @@
 #include "backend/cuda/device.h"
 
 #include <cuda_runtime.h>
+#include <nvtx3/nvToolsExt.h>
 
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/human.h"
+#include "base/mutex.h"
 
 namespace headcount::cuda {
 namespace {
 
-// An error of a launch stays: nothing works on this context afterwards, and a
-// supervisor starts the process anew.
+// Before there is anything to serve.
 void Check(cudaError_t error, const char* what) {
   CHECK(error == cudaSuccess) << what << ": " << cudaGetErrorString(error);
 }
@@ -29,8 +30,8 @@ class RuntimeDevice final : public Device {
   }
   ~RuntimeDevice() override {
     Use();
-    Check(cudaStreamDestroy(steps_), "stream");
-    Check(cudaStreamDestroy(fills_), "stream");
+    Note(cudaStreamDestroy(steps_), "stream");
+    Note(cudaStreamDestroy(fills_), "stream");
   }
 
   std::string name() const override { return name_; }
@@ -39,8 +40,12 @@ class RuntimeDevice final : public Device {
     Use();
     size_t free = 0;
     size_t total = 0;
-    Check(cudaMemGetInfo(&free, &total), "free memory");
+    Note(cudaMemGetInfo(&free, &total), "free memory");
     return static_cast<int64_t>(free);
+  }
+  absl::Status status() const override {
+    MutexLock lock(&mutex_);
+    return status_;
   }
 
   absl::StatusOr<void*> Allocate(int64_t bytes) override {
@@ -53,12 +58,13 @@ class RuntimeDevice final : public Device {
           absl::StrCat("needs ", FormatByteSize(bytes), " of memory of ", name_,
                        ", which has ", FormatByteSize(FreeBytes()), " left"));
     }
-    Check(error, "cudaMalloc");
+    Note(error, "cudaMalloc");
+    if (error != cudaSuccess) return status();
     return memory;
   }
   void Free(void* memory) override {
     Use();
-    Check(cudaFree(memory), "cudaFree");
+    Note(cudaFree(memory), "cudaFree");
   }
   void* AllocateHost(int64_t bytes) override {
     Use();
@@ -69,34 +75,36 @@ class RuntimeDevice final : public Device {
   }
   void FreeHost(void* memory) override {
     Use();
-    Check(cudaFreeHost(memory), "cudaFreeHost");
+    Note(cudaFreeHost(memory), "cudaFreeHost");
   }
 
   void Fill(const void* host, int64_t bytes, void* device) override {
     Use();
-    Check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, fills_),
-          "copy to the device");
-    Check(cudaStreamSynchronize(fills_), "copy to the device");
+    Note(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
+                         cudaMemcpyHostToDevice, fills_),
+         "copy to the device");
+    Note(cudaStreamSynchronize(fills_), "copy to the device");
   }
 
   void Upload(const void* host, int64_t bytes, void* device) override {
-    Check(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
-                          cudaMemcpyHostToDevice, steps_),
-          "copy to the device");
+    Note(cudaMemcpyAsync(device, host, static_cast<size_t>(bytes),
+                         cudaMemcpyHostToDevice, steps_),
+         "copy to the device");
   }
   void Download(const void* device, int64_t bytes, void* host) override {
-    Check(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes),
-                          cudaMemcpyDeviceToHost, steps_),
-          "copy from the device");
+    Note(cudaMemcpyAsync(host, device, static_cast<size_t>(bytes),
+                         cudaMemcpyDeviceToHost, steps_),
+         "copy from the device");
   }
   void Zero(void* device, int64_t bytes) override {
-    Check(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), steps_),
-          "memset");
+    Note(cudaMemsetAsync(device, 0, static_cast<size_t>(bytes), steps_),
+         "memset");
   }
+  void BeginRange(const char* name) override { nvtxRangePushA(name); }
+  void EndRange() override { nvtxRangePop(); }
   void Synchronize() override {
     Use();
-    Check(cudaStreamSynchronize(steps_), "a kernel");
+    Note(cudaStreamSynchronize(steps_), "a kernel");
   }
 
  protected:
@@ -104,21 +112,31 @@ class RuntimeDevice final : public Device {
                     const std::function<void()>& /*run*/) override {
     Use();
     if (call.shared_bytes > 48 << 10 && large_.insert(call.kernel).second) {
-      Check(cudaFuncSetAttribute(call.kernel,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 call.shared_bytes),
-            "shared memory of a kernel");
+      Note(cudaFuncSetAttribute(call.kernel,
+                                cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                call.shared_bytes),
+           "shared memory of a kernel");
     }
     void* arguments[] = {const_cast<void*>(call.params)};
-    Check(cudaLaunchKernel(call.kernel, dim3(static_cast<unsigned>(call.grid)),
-                           dim3(static_cast<unsigned>(call.threads)), arguments,
-                           static_cast<size_t>(call.shared_bytes), steps_),
-          "launch");
+    Note(cudaLaunchKernel(call.kernel, dim3(static_cast<unsigned>(call.grid)),
+                          dim3(static_cast<unsigned>(call.threads)), arguments,
+                          static_cast<size_t>(call.shared_bytes), steps_),
+         "launch");
   }
 
  private:
+  // An error of a launch stays, and every call after it returns one.
+  void Note(cudaError_t error, const char* what) const {
+    if (error == cudaSuccess) return;
+    MutexLock lock(&mutex_);
+    if (!status_.ok()) return;
+    status_ = absl::UnavailableError(absl::StrCat("cuda:", ordinal_, " (",
+                                                  name_, "): ", what, ": ",
+                                                  cudaGetErrorString(error)));
+  }
+
   // The device is a matter of each thread.
-  void Use() const { Check(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  void Use() const { Note(cudaSetDevice(ordinal_), "cudaSetDevice"); }
 
   const int ordinal_;
   const std::string name_;
@@ -126,6 +144,8 @@ class RuntimeDevice final : public Device {
   cudaStream_t steps_ = nullptr;
   cudaStream_t fills_ = nullptr;
   std::set<const void*> large_;  // kernels that may have over 48 KiB
+  mutable Mutex mutex_;
+  mutable absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };
 
 std::string Version(int version) {

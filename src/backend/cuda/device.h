@@ -13,6 +13,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "backend/cuda/kernel.h"
 
@@ -25,6 +26,9 @@ class Device {
   virtual std::string name() const = 0;  // such as "NVIDIA H100 80GB HBM3"
   virtual int multiprocessors() const = 0;
   virtual int64_t FreeBytes() const = 0;
+  // The first error of those that stay, such as a kernel's illegal address:
+  // Unavailable. Launches do nothing from then on. Thread-safe.
+  virtual absl::Status status() const = 0;
 
   // Of the device, at a multiple of 128 bytes. ResourceExhausted, with needed
   // and available, when there is no room. bytes > 0.
@@ -53,6 +57,11 @@ class Device {
                  [&] { kernel.kernel(params); });
   }
 
+  // A range on the timeline of a profiler (NVTX), from here to its end on the
+  // same thread. `name` is a literal.
+  virtual void BeginRange(const char* name) = 0;
+  virtual void EndRange() = 0;
+
   // Waits for all launches.
   virtual void Synchronize() = 0;
 
@@ -67,6 +76,20 @@ class Device {
   // `run` calls the kernel as a function, on a device that takes those.
   virtual void LaunchErased(const Call& call,
                             const std::function<void()>& run) = 0;
+};
+
+// A range for as long as this lives.
+class Range {
+ public:
+  Range(Device* device, const char* name) : device_(device) {
+    device_->BeginRange(name);
+  }
+  ~Range() { device_->EndRange(); }
+  Range(const Range&) = delete;
+  Range& operator=(const Range&) = delete;
+
+ private:
+  Device* const device_;
 };
 
 // FailedPrecondition, with what to do about it, when there is no driver, no

@@ -27,6 +27,12 @@ TEST(CreateBackend, TakesTheCpuWhereItIsAskedTo) {
   EXPECT_THAT((*backend)->name(), StartsWith("cpu ("));
 }
 
+TEST(CreateBackend, TheCpuHasMemoryLeft) {
+  const auto backend = CreateBackend({.kind = DeviceName::Kind::kCpu}, 1);
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  EXPECT_GT((*backend)->FreeBytes(), int64_t{1} << 20);
+}
+
 // No machine has a thousand of them; some builds know none.
 TEST(CreateBackend, SaysWhatToDoAboutADeviceThatIsNotThere) {
   const DeviceName name{.kind = DeviceName::Kind::kCuda, .ordinal = 1000};

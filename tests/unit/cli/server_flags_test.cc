@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "heads/kv_geometry.h"
 #include "recorder.h"
 #include "tests/unit/format/gguf_writer.h"
 #include "tests/unit/format/temp_folder.h"
@@ -57,7 +58,7 @@ TEST(ServerFlagsTest, FlagOverEnvironmentOverFileOverDefault) {
   unsetenv("HEADCOUNT_KV_POOL");
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->listen(), "127.0.0.1:3") << "flag";
-  EXPECT_EQ(config->kv_pool(), "100663296B") << "environment";
+  EXPECT_EQ(config->kv_pool(), "96MiB") << "environment";
   EXPECT_EQ(config->step_tokens(), 32) << "file";
   EXPECT_EQ(config->queue().requests(), 1024) << "default";
 }
@@ -103,13 +104,26 @@ class CheckTest : public testing::Test {
  protected:
   int Check(std::vector<std::string> args) {
     args.insert(args.begin(), "check");
-    args.insert(args.end(), {"--kv-pool", "64MiB"});
+    args.insert(args.end(), {"--kv-pool", pool_});
     const std::unique_ptr<CLI::App> root = NewCommandLine();
     return RunCommand(*root, {CheckCommand(*root)}, args, recorder_.console);
   }
 
+  std::string pool_ = "64MiB";
   Recorder recorder_;
 };
+
+TEST_F(CheckTest, ThePoolCanBeAShareOfWhatIsFree) {
+  pool_ = "1%";
+  ASSERT_EQ(Check({kMailroom, "--output", "json"}), 0) << recorder_.err.str();
+  const auto bytes =
+      ParseOutput(recorder_.out.str())["kv_pool_bytes"].get<int64_t>();
+  EXPECT_GT(bytes, 0);
+  EXPECT_EQ(bytes % SlabBytes(bytes), 0);
+  pool_ = "0.00000001%";
+  EXPECT_EQ(Check({kMailroom}), 1);
+  EXPECT_THAT(recorder_.err.str(), HasSubstr("is less than a slab of 2.0 MiB"));
+}
 
 TEST_F(CheckTest, ShowsHeadsAndCostWithoutServing) {
   EXPECT_EQ(Check({kMailroom, "--mask-file",

@@ -11,7 +11,7 @@
 
 namespace headcount {
 
-class RecordingBackend final : public Backend {
+class RecordingBackend : public Backend {
  public:
   // What one layer did in one step.
   struct Seen {
@@ -30,6 +30,7 @@ class RecordingBackend final : public Backend {
   absl::Status CheckHeads(int head_dim, KvDtype dtype) const override {
     return real_->CheckHeads(head_dim, dtype);
   }
+  int64_t FreeBytes() const override { return real_->FreeBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return real_->Allocate(bytes);
   }

@@ -81,6 +81,7 @@ class ReferenceBackend final : public Backend {
     return absl::OkStatus();
   }
 
+  int64_t FreeBytes() const override { return INT64_MAX; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return std::make_unique<ReferenceBuffer>(bytes);
   }

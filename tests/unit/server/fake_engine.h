@@ -94,6 +94,19 @@ class FakeEngine final : public Engine {
   }
 
   void SetStepObserver(void (*)(void*, const StepReport&), void*) override {}
+  void SetFailureHandler(void (*handler)(void*, const absl::Status&),
+                         void* context) override {
+    fail_ = [handler, context](const absl::Status& status) {
+      handler(context, status);
+    };
+  }
+  // As if the device had failed.
+  void Fail(const absl::Status& status) { fail_(status); }
+  // A step has run since then; InfiniteFuture: none runs.
+  void SetStepBegan(absl::Time began) {
+    MutexLock lock(&mutex_);
+    snapshot_.step_began = began;
+  }
   void Start() override {}
   void Stop() override { EndAll(absl::UnavailableError("stopped")); }
 
@@ -133,7 +146,10 @@ class FakeEngine final : public Engine {
     EndAll(absl::UnavailableError("the server is shutting down"));
   }
 
-  EngineSnapshot Snapshot() const override { return snapshot_; }
+  EngineSnapshot Snapshot() const override {
+    MutexLock lock(&mutex_);
+    return snapshot_;
+  }
   absl::StatusOr<int> AddModel(EngineModel) override {
     return absl::UnimplementedError("a fake");
   }
@@ -141,7 +157,7 @@ class FakeEngine final : public Engine {
   std::shared_ptr<const EngineModel> model(int) const override {
     return nullptr;
   }
-  Backend* backend() override { return nullptr; }
+  Backend* backend() const override { return nullptr; }
   bool StepOnce() override { return false; }
 
  private:
@@ -158,8 +174,9 @@ class FakeEngine final : public Engine {
     }
   }
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   CondVar changed_;
+  std::function<void(const absl::Status&)> fail_;
   Script script_ ABSL_GUARDED_BY(mutex_);
   absl::Status refusal_ ABSL_GUARDED_BY(mutex_);
   int until_refusal_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -168,7 +185,7 @@ class FakeEngine final : public Engine {
   size_t num_cancelled_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<RequestId, std::pair<Request, std::shared_ptr<RequestSink>>> held_
       ABSL_GUARDED_BY(mutex_);
-  EngineSnapshot snapshot_;
+  EngineSnapshot snapshot_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace headcount

@@ -77,6 +77,7 @@ TEST(SnapshotFamilies, SayWhatIsTrueNow) {
   EXPECT_EQ(samples["headcount_prefix_lookup_tokens_total{model=\"a\"}"], 200);
   EXPECT_EQ(samples["headcount_cached_prompt_tokens_total{model=\"a\"}"], 64);
   EXPECT_EQ(samples["headcount_kv_block_evictions_total"], 5);
+  EXPECT_EQ(samples["headcount_step_running_seconds"], 0);
   EXPECT_EQ(samples["headcount_kv_pool_fragmented_bytes{device=\"cpu\"}"], 512);
   EXPECT_EQ(samples["headcount_kv_lent_bytes{model=\"a\",device=\"cpu\"}"],
             2048);

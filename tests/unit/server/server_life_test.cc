@@ -47,6 +47,28 @@ TEST_F(ServiceTest, DrainsCleanly) {
   EXPECT_EQ(DetailIn<google::rpc::ErrorInfo>(status).reason(), "DRAINING");
 }
 
+// Blocks until the stream tells of this status.
+void AwaitHealth(grpc::ClientReader<HealthCheckResponse>* watch,
+                 HealthCheckResponse::ServingStatus status) {
+  HealthCheckResponse response;
+  while (response.status() != status) ASSERT_TRUE(watch->Read(&response));
+}
+
+TEST_F(ServiceTest, IsNotReadyWhileAStepHangs) {
+  grpc::ClientContext context;
+  grpc::health::v1::HealthCheckRequest readiness;
+  readiness.set_service("readiness");
+  const auto watch = health_->Watch(&context, readiness);
+  AwaitHealth(watch.get(), HealthCheckResponse::SERVING);
+  engine_->SetStepBegan(absl::Now() - kStepHangs - absl::Seconds(1));
+  AwaitHealth(watch.get(), HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(Health("liveness"), HealthCheckResponse::SERVING);
+  engine_->SetStepBegan(absl::InfiniteFuture());
+  AwaitHealth(watch.get(), HealthCheckResponse::SERVING);
+  EXPECT_TRUE(server_->device_status().ok());
+  context.TryCancel();
+}
+
 TEST_F(ServiceTest, WatchTellsOfNamesThatItDoesNotKnow) {
   grpc::ClientContext context;
   grpc::health::v1::HealthCheckRequest request;
