@@ -25,10 +25,15 @@ struct PruneOptions {
   int64_t rank_examples = 256;
   uint64_t seed = 1;
   std::string weights;
+  bool repair = false;
+  int64_t repair_examples = 256;
   std::string out = "heads.json";
   std::string report;
   std::string journal;
 };
+
+// Whether --model is a path of weights, not a name: names have no '/'.
+bool IsModelPath(const std::string& model);
 
 // `options` outlives `app`.
 void AddPruneFlags(CLI::App& app, PruneOptions* options);

@@ -5,6 +5,8 @@
 namespace headcount {
 
 std::optional<CalibrationPart> HeadStatisticsWork::Begin() {
+  // Which texts share a step is up to chance, and with it the order of sums.
+  if (begun_ > ended_) return std::nullopt;
   if (begun_ == examples_.size()) return std::nullopt;
   const CheckedExample& example = examples_[begun_];
   CalibrationPart part;

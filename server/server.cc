@@ -82,10 +82,10 @@ void SetTransportLimits(grpc::ServerBuilder* builder) {
 }  // namespace
 
 struct Server::Impl {
-  Impl(const config::v1::ServerConfig& server_config)
+  Impl(const config::v1::ServerConfig& server_config, LogLevel least_logged)
       : config(server_config),
         log(config.log_format() == "json" ? LogFormat::kJson : LogFormat::kText,
-            &clock) {}
+            &clock, least_logged) {}
 
   void SetUp(std::unique_ptr<Engine> its_engine,
              std::vector<ServedModel> served, std::vector<FailedModel> failed,
@@ -207,10 +207,10 @@ void Server::Impl::Close(absl::Duration time_to_deliver) {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
-    const config::v1::ServerConfig& config) {
+    const config::v1::ServerConfig& config, LogLevel least_logged) {
   absl::Status status = ValidateServerConfig(config);
   if (!status.ok()) return status;
-  auto impl = std::make_unique<Impl>(config);
+  auto impl = std::make_unique<Impl>(config, least_logged);
   absl::StatusOr<std::unique_ptr<Backend>> created =
       CreateBackend(*ParseDeviceName(config.device()), config.threads());
   if (!created.ok()) {
@@ -245,7 +245,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::CreateAround(
     std::vector<ServedModel> served, std::vector<FailedModel> failed) {
   const absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
-  auto impl = std::make_unique<Impl>(config);
+  auto impl = std::make_unique<Impl>(config, LogLevel::kInfo);
   impl->SetUp(std::move(engine), std::move(served), std::move(failed),
               /*unloaded=*/{}, "cpu");
   return std::unique_ptr<Server>(new Server(std::move(impl)));
