@@ -169,7 +169,7 @@ absl::Status PruneRun::Search() {
 absl::Status PruneRun::Repair() {
   const InsideServer& inside = *sources_.inside;
   absl::StatusOr<RepairResult> result =
-      RepairMask(report_, task_, options_.repair_examples, *sources_.weights,
+      RepairMask(report_, task_, options_.repairs, *sources_.weights,
                  {.client = inside.client.get(),
                   .calls = calls_,
                   .dense = inside.dense,

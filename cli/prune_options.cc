@@ -26,7 +26,13 @@ void AddRepairFlags(CLI::App& app, PruneOptions* options) {
                "ones on split select: a file beside the mask. Needs the "
                "weights, and starts a server inside")
       ->group("Repair");
-  app.add_option("--repair-examples", options->repair_examples,
+  app.add_option("--repair-texts", options->repairs.texts,
+                 "at most so many of split rank to refit from; after those of "
+                 "--rank-examples, others of the split")
+      ->type_name("N")
+      ->check(CLI::Range(8, 65536))
+      ->group("Repair");
+  app.add_option("--repair-examples", options->repairs.examples,
                  "at most so many of split select to try layers on, drawn by "
                  "--seed")
       ->type_name("N")

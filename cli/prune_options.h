@@ -12,6 +12,12 @@
 
 namespace headcount {
 
+// Examples that a repair takes, at most.
+struct RepairOptions {
+  int64_t texts = 512;     // to refit from
+  int64_t examples = 256;  // to try layers on
+};
+
 struct PruneOptions {
   ClientOptions client;
   OutputFormat output = OutputFormat::kTable;
@@ -26,7 +32,7 @@ struct PruneOptions {
   uint64_t seed = 1;
   std::string weights;
   bool repair = false;
-  int64_t repair_examples = 256;
+  RepairOptions repairs;
   std::string out = "heads.json";
   std::string report;
   std::string journal;

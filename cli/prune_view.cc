@@ -78,13 +78,14 @@ Json RepairJson(const RepairReport& repair) {
   Json steps = Json::array();
   for (const RepairStep& step : repair.steps) {
     steps.push_back({{"layer", step.layer},
+                     {"refit_on", step.refit_on},
                      {"without", step.without},
                      {"with", step.with},
                      {"accepted", step.accepted}});
   }
   Json json = {
       {"written", repair.written},
-      {"tokens", repair.tokens},
+      {"texts", repair.texts},
       {"tried_on", repair.tried_on},
       {"compared",
        repair.metric == Metric::kLogprob ? "negative log-likelihood" : "kl"},

@@ -68,21 +68,22 @@ absl::Status AddTo(std::vector<LayerMoments>* layers, size_t place,
 }  // namespace
 
 absl::StatusOr<std::vector<LayerMoments>> CollectMoments(
-    const Client& client, OpenCalls* calls, const std::string& name,
-    const std::vector<LabelledText>& texts, Metric metric,
+    const Client& client, OpenCalls* calls, const MomentsQuestion& question,
     const std::function<void(int64_t)>& on_progress) {
+  const std::vector<LabelledText>& texts = *question.texts;
   const auto stub = v1::CalibrationService::NewStub(client.channel());
   std::vector<LayerMoments> layers;
   for (size_t next = 0; next < texts.size();) {
     v1::CollectHeadStatisticsRequest request;
-    request.set_model(name);
+    request.set_model(question.model);
+    request.set_answers_only(question.answers_only);
     request.set_gram(true);
     request.set_skip_tokens(kSinkTokens);
     for (size_t bytes = 0; next < texts.size(); ++next) {
       bytes += texts[next].text.size() + texts[next].target.size();
       const auto count = static_cast<size_t>(request.examples_size());
       if (count == kMostTexts || (count > 0 && bytes > kMostBytes)) break;
-      *request.add_examples() = ExampleOf(texts[next], metric);
+      *request.add_examples() = ExampleOf(texts[next], question.metric);
     }
     OpenCalls::Call call(calls, client);
     const auto reader = stub->CollectHeadStatistics(call.context(), request);

@@ -24,13 +24,20 @@ struct LayerMoments {
   HeadMoments moments;
 };
 
-// By layer, of the model `name`. With kLogprob, prompt and target are computed,
-// else the text in the template of the model's classification. `on_progress`
-// gets the texts that are done. The same texts give the same bits, if the
-// server computes on a CPU and for nobody else.
+struct MomentsQuestion {
+  std::string model;  // its name
+  // With kLogprob, prompt and target are computed, else the text in the
+  // template of the model's classification.
+  const std::vector<LabelledText>* texts = nullptr;
+  Metric metric = Metric::kKl;
+  // Of the tokens only those where answers are computed.
+  bool answers_only = false;
+};
+
+// By layer. `on_progress` gets the texts that are done. The same texts give the
+// same bits, if the server computes on a CPU and for nobody else.
 absl::StatusOr<std::vector<LayerMoments>> CollectMoments(
-    const Client& client, OpenCalls* calls, const std::string& name,
-    const std::vector<LabelledText>& texts, Metric metric,
+    const Client& client, OpenCalls* calls, const MomentsQuestion& question,
     const std::function<void(int64_t)>& on_progress);
 
 }  // namespace headcount

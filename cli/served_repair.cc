@@ -10,54 +10,107 @@
 namespace headcount {
 namespace {
 
-// `status`, about a layer.
-absl::Status InLayer(int layer, const absl::Status& status) {
-  return absl::Status(status.code(), absl::StrCat("repair of layer ", layer,
-                                                  ": ", status.message()));
-}
+// The refits of the layers of which heads go.
+class Refits {
+ public:
+  Refits(const PruneReport& report, const LocalWeights& weights)
+      : drops_(DropsOf(report.layers, report.units, report.gone)),
+        weights_(weights) {}
 
-absl::StatusOr<LayerRepair> RefitLayer(const LayerMoments& layer,
-                                       const std::vector<int>& gone,
-                                       const LocalWeights& weights) {
-  const auto width = layer.moments.mean.size();
-  const auto dim = static_cast<size_t>(weights.config.head_dim);
-  if (width != layer.query_heads.size() * dim) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the served model has heads of another size than --weights: ", width,
-        " elements in ", layer.query_heads.size(), " heads"));
-  }
-  const absl::StatusOr<OutputProjection> dense =
-      ReadOutputProjection(weights, layer.layer, layer.query_heads);
-  if (!dense.ok()) return dense.status();
-  std::vector<bool> kept;
-  for (const int head : layer.query_heads) {
-    kept.insert(kept.end(), dim,
-                !std::binary_search(gone.begin(), gone.end(), head));
-  }
-  absl::StatusOr<OutputProjection> refit =
-      RefitOutput(*dense, layer.moments, kept);
-  if (!refit.ok()) return refit.status();
-  return LayerRepair{.layer = layer.layer, .projection = *std::move(refit)};
-}
+  absl::Status Add(const std::vector<LayerMoments>& layers,
+                   const std::string& refit_on);
+  // By layer, of each in the order of Add.
+  std::vector<LayerRepair> Take();
 
-// Of the layers of which heads go.
-absl::StatusOr<std::vector<LayerRepair>> RefitLayers(
-    const std::vector<LayerMoments>& layers,
-    const std::vector<LayerDrop>& drops, const LocalWeights& weights) {
-  std::vector<LayerRepair> refits;
+ private:
+  absl::StatusOr<OutputProjection> Refit(const LayerMoments& layer,
+                                         const std::vector<bool>& stays) const;
+
+  const std::vector<LayerDrop> drops_;
+  const LocalWeights& weights_;
+  std::vector<LayerRepair> refits_;
+};
+
+absl::Status Refits::Add(const std::vector<LayerMoments>& layers,
+                         const std::string& refit_on) {
   for (const LayerMoments& layer : layers) {
     const std::vector<int>& gone =
-        drops[static_cast<size_t>(layer.layer)].query_heads;
-    const bool loses = std::any_of(
-        layer.query_heads.begin(), layer.query_heads.end(), [&](int head) {
-          return std::binary_search(gone.begin(), gone.end(), head);
-        });
-    if (!loses) continue;
-    absl::StatusOr<LayerRepair> refit = RefitLayer(layer, gone, weights);
-    if (!refit.ok()) return InLayer(layer.layer, refit.status());
-    refits.push_back(*std::move(refit));
+        drops_[static_cast<size_t>(layer.layer)].query_heads;
+    std::vector<bool> stays;  // [head that ran]
+    for (const int head : layer.query_heads) {
+      stays.push_back(!std::binary_search(gone.begin(), gone.end(), head));
+    }
+    if (std::find(stays.begin(), stays.end(), false) == stays.end()) continue;
+    absl::StatusOr<OutputProjection> refit = Refit(layer, stays);
+    if (!refit.ok()) {
+      return absl::Status(
+          refit.status().code(),
+          absl::StrCat("repair of layer ", layer.layer, " on ", refit_on, ": ",
+                       refit.status().message()));
+    }
+    refits_.push_back({.layer = layer.layer,
+                       .refit_on = refit_on,
+                       .projection = *std::move(refit)});
   }
-  return refits;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OutputProjection> Refits::Refit(
+    const LayerMoments& layer, const std::vector<bool>& stays) const {
+  const auto dim = static_cast<size_t>(weights_.config.head_dim);
+  if (layer.moments.mean.size() != stays.size() * dim) {
+    return absl::InvalidArgumentError(
+        "the served model has heads of another size than --weights");
+  }
+  const absl::StatusOr<OutputProjection> dense =
+      ReadOutputProjection(weights_, layer.layer, layer.query_heads);
+  if (!dense.ok()) return dense.status();
+  std::vector<bool> kept;  // [column]
+  for (const bool head : stays) kept.insert(kept.end(), dim, head);
+  return RefitOutput(*dense, layer.moments, kept);
+}
+
+std::vector<LayerRepair> Refits::Take() {
+  std::stable_sort(refits_.begin(), refits_.end(),
+                   [](const LayerRepair& a, const LayerRepair& b) {
+                     return a.layer < b.layer;
+                   });
+  return std::move(refits_);
+}
+
+// Those that heads were ranked on, and more.
+std::vector<LabelledText> TextsToRefitOn(const PruneData& data, int64_t most) {
+  std::vector<LabelledText> texts = data.of(Split::kRank);
+  for (const LabelledText& text : data.not_ranked) texts.push_back(text);
+  if (static_cast<int64_t>(texts.size()) > most) {
+    texts.resize(static_cast<size_t>(most));
+  }
+  return texts;
+}
+
+// On all tokens, which heads of later layers read, and on those that the
+// answers come from.
+absl::Status RefitOn(const std::vector<LabelledText>& texts,
+                     const ServedRepairTrial::Source& source, Console& console,
+                     Refits* refits) {
+  const auto count = static_cast<int64_t>(texts.size());
+  Progress progress(console, "texts to refit from", 2 * count);
+  for (const bool answers_only : {false, true}) {
+    const absl::StatusOr<std::vector<LayerMoments>> moments =
+        CollectMoments(*source.client, source.calls,
+                       {.model = source.dense,
+                        .texts = &texts,
+                        .metric = source.data->metric,
+                        .answers_only = answers_only},
+                       [&](int64_t done) {
+                         progress.Show(answers_only ? count + done : done);
+                       });
+    if (!moments.ok()) return moments.status();
+    absl::Status status =
+        refits->Add(*moments, answers_only ? "answers" : "all tokens");
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -106,33 +159,25 @@ absl::StatusOr<RepairTrial::Answers> ServedRepairTrial::Try(
 
 absl::StatusOr<RepairResult> RepairMask(const PruneReport& report,
                                         const PruneTask& task,
-                                        int64_t most_examples,
+                                        const RepairOptions& options,
                                         const LocalWeights& weights,
                                         const ServedRepairTrial::Source& source,
                                         Console& console) {
-  const std::vector<LabelledText>& texts = source.data->of(Split::kRank);
-  absl::StatusOr<std::vector<LayerMoments>> moments;
-  {
-    Progress progress(console, "texts for the refit",
-                      static_cast<int64_t>(texts.size()));
-    moments =
-        CollectMoments(*source.client, source.calls, source.dense, texts,
-                       task.metric, [&](int64_t done) { progress.Show(done); });
-  }
-  if (!moments.ok()) return moments.status();
-  absl::StatusOr<std::vector<LayerRepair>> refits = RefitLayers(
-      *moments, DropsOf(report.layers, report.units, report.gone), weights);
-  if (!refits.ok()) return refits.status();
-  RepairTask repair{.candidates = *std::move(refits),
+  const std::vector<LabelledText> texts =
+      TextsToRefitOn(*source.data, options.texts);
+  Refits refits(report, weights);
+  absl::Status status = RefitOn(texts, source, console, &refits);
+  if (!status.ok()) return status;
+  RepairTask repair{.candidates = refits.Take(),
                     .metric = task.metric,
                     .truth = task.truth,
-                    .most_examples = most_examples,
+                    .most_examples = options.examples,
                     .seed = task.seed};
   Progress progress(console, "answers with a repair", PlannedAnswers(repair));
   ServedRepairTrial trial(source, [&](int64_t done) { progress.Show(done); });
   absl::StatusOr<RepairResult> result = SearchRepair(std::move(repair), &trial);
-  if (result.ok() && !moments->empty()) {
-    result->report.tokens = moments->front().moments.tokens;
+  if (result.ok()) {
+    result->report.texts = static_cast<int64_t>(texts.size());
   }
   return result;
 }

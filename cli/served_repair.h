@@ -17,6 +17,7 @@
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "cli/prune_data.h"
+#include "cli/prune_options.h"
 #include "cli/served_answers.h"
 #include "prune/prune_pipeline.h"
 #include "prune/repair_search.h"
@@ -54,10 +55,11 @@ class ServedRepairTrial final : public RepairTrial {
 };
 
 // Refits the output projections of all layers that the report's mask takes
-// something of, and searches. `source` as for the trial.
+// something of, on all tokens and on those where answers are computed, and
+// searches. `source` as for the trial.
 absl::StatusOr<RepairResult> RepairMask(const PruneReport& report,
                                         const PruneTask& task,
-                                        int64_t most_examples,
+                                        const RepairOptions& options,
                                         const LocalWeights& weights,
                                         const ServedRepairTrial::Source& source,
                                         Console& console);

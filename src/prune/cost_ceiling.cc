@@ -5,7 +5,7 @@
 namespace headcount {
 
 TokenWork FlopsPerToken(const PrunableModel& model, const ModelWidths& widths,
-                         const std::vector<LayerDrop>& drops, int64_t tokens) {
+                        const std::vector<LayerDrop>& drops, int64_t tokens) {
   CHECK(drops.size() == model.size() && widths.ffn.size() == model.size());
   const int64_t d = widths.hidden;
   const int64_t head = widths.head_dim;

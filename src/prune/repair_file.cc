@@ -43,8 +43,9 @@ class Tensors {
 
 std::string RepairFile(const std::vector<LayerRepair>& repair) {
   Tensors tensors;
-  for (const auto& [layer, projection] : repair) {
-    const std::string name = absl::StrCat("layers.", layer, ".o_proj.");
+  for (const LayerRepair& layer : repair) {
+    const OutputProjection& projection = layer.projection;
+    const std::string name = absl::StrCat("layers.", layer.layer, ".o_proj.");
     const int64_t hidden = projection.hidden;
     if (!projection.weight.empty()) {
       const int64_t width =

@@ -1,5 +1,7 @@
 #include "prune/repair_report.h"
 
+#include <set>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/human.h"
@@ -46,7 +48,9 @@ std::string CountRepaired(const RepairReport& report) {
     ++accepted;
     absl::StrAppend(&layers, layers.empty() ? "" : ", ", step.layer);
   }
-  const std::string of = absl::StrCat(" of ", report.steps.size(), " layers");
+  std::set<int> tried;
+  for (const RepairStep& step : report.steps) tried.insert(step.layer);
+  const std::string of = absl::StrCat(" of ", tried.size(), " layers");
   if (report.written) {
     return absl::StrCat("Output projections refit in ", accepted, of, " (",
                         layers, ")");
@@ -70,17 +74,17 @@ std::string RepairLossName(const RepairReport& report) {
 std::string RenderRepair(const RepairReport& report) {
   std::string page = "<h2>Repair</h2>\n";
   page += HtmlParagraph(absl::StrCat(
-      CountRepaired(report), ". Refit from ", FormatCount(report.tokens),
-      " tokens of the rank split, tried on ", FormatCount(report.tried_on),
+      CountRepaired(report), ". Refit from ", FormatCount(report.texts),
+      " texts of the rank split, tried on ", FormatCount(report.tried_on),
       " examples of the select split, layer by layer."));
   page += "<div class=\"scroll\"><table>\n";
-  page += HtmlRow({"layer", "without", "with", ""}, "th");
+  page += HtmlRow({"layer", "refit on", "without", "with", ""}, "th");
   for (const RepairStep& step : report.steps) {
-    page += HtmlRow(
-        {absl::StrCat(step.layer), absl::StrFormat("%.6f", step.without),
-         absl::StrFormat("%.6f", step.with),
-         step.accepted ? "accepted" : "left as it was"},
-        "td", step.accepted && report.written ? "chosen" : "");
+    page += HtmlRow({absl::StrCat(step.layer), step.refit_on,
+                     absl::StrFormat("%.6f", step.without),
+                     absl::StrFormat("%.6f", step.with),
+                     step.accepted ? "accepted" : "left as it was"},
+                    "td", step.accepted && report.written ? "chosen" : "");
   }
   page += "</table></div>\n";
   page +=

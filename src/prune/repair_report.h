@@ -14,9 +14,10 @@ namespace headcount {
 // What came of trying a layer's: the mean of RepairLoss over the examples.
 struct RepairStep {
   int layer = 0;
+  std::string refit_on = {};  // which tokens
   double without = 0;
   double with = 0;
-  bool accepted = false;
+  bool accepted = false;  // and not replaced by a later one of the layer
 };
 
 // What repairing a mask came to. Comparisons with the dense model of the mask
@@ -26,7 +27,7 @@ struct RepairStep {
 struct RepairReport {
   std::vector<RepairStep> steps = {};  // in the order of trying
   int64_t tried_on = 0;                // examples of the select split
-  int64_t tokens = 0;                  // that the refits are made from
+  int64_t texts = 0;                   // that the refits are made from
   Metric metric = Metric::kKl;
   bool written = false;  // it is better on the whole select split
   // [Split]; of kSelect, unless nothing was accepted, and of kTest, if written.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "prune/seeded_random.h"
@@ -40,6 +41,8 @@ class Search {
   absl::StatusOr<double> MeanLoss(const std::vector<int64_t>& examples,
                                   const std::vector<LayerRepair>& repair);
   absl::Status TryLayers();
+  absl::Status Offer(LayerRepair candidate,
+                     const std::vector<int64_t>& examples, double* best);
   absl::Status CompareOn(Split split);
 
   RepairTask task_;
@@ -67,19 +70,39 @@ absl::Status Search::TryLayers() {
   absl::StatusOr<double> best = MeanLoss(examples, {});
   if (!best.ok()) return best.status();
   for (LayerRepair& candidate : task_.candidates) {
-    RepairStep step{.layer = candidate.layer, .without = *best};
-    result_.accepted.push_back(std::move(candidate));
-    const absl::StatusOr<double> loss = MeanLoss(examples, result_.accepted);
-    if (!loss.ok()) return loss.status();
-    step.with = *loss;
-    step.accepted = *loss < *best;
-    if (step.accepted) {
-      best = loss;
-    } else {
-      result_.accepted.pop_back();
-    }
-    result_.report.steps.push_back(step);
+    absl::Status status = Offer(std::move(candidate), examples, &*best);
+    if (!status.ok()) return status;
   }
+  return absl::OkStatus();
+}
+
+absl::Status Search::Offer(LayerRepair candidate,
+                           const std::vector<int64_t>& examples, double* best) {
+  std::vector<LayerRepair>& accepted = result_.accepted;
+  std::vector<RepairStep>& steps = result_.report.steps;
+  RepairStep step{.layer = candidate.layer,
+                  .refit_on = candidate.refit_on,
+                  .without = *best};
+  std::optional<LayerRepair> before;
+  if (!accepted.empty() && accepted.back().layer == candidate.layer) {
+    before = std::move(accepted.back());
+    accepted.pop_back();
+  }
+  accepted.push_back(std::move(candidate));
+  const absl::StatusOr<double> loss = MeanLoss(examples, accepted);
+  if (!loss.ok()) return loss.status();
+  step.with = *loss;
+  step.accepted = *loss < *best;
+  if (step.accepted) {
+    *best = *loss;
+    for (RepairStep& other : steps) {
+      if (other.layer == step.layer) other.accepted = false;
+    }
+  } else {
+    accepted.pop_back();
+    if (before) accepted.push_back(*std::move(before));
+  }
+  steps.push_back(std::move(step));
   return absl::OkStatus();
 }
 

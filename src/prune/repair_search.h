@@ -19,6 +19,7 @@ namespace headcount {
 // any, only its bias.
 struct LayerRepair {
   int layer = 0;
+  std::string refit_on = {};  // which tokens, in words
   OutputProjection projection = {};
 };
 
@@ -39,7 +40,8 @@ class RepairTrial {
 };
 
 struct RepairTask {
-  std::vector<LayerRepair> candidates = {};  // by layer
+  // By layer, of which each may have several.
+  std::vector<LayerRepair> candidates = {};
   Metric metric = Metric::kKl;
   // [split][example], as PruneTask has them.
   std::array<std::vector<std::string>, kSplits> truth = {};
@@ -49,13 +51,14 @@ struct RepairTask {
 
 struct RepairResult {
   RepairReport report;
-  std::vector<LayerRepair> accepted;  // by layer; empty unless written
+  std::vector<LayerRepair> accepted;  // one a layer; empty unless written
 };
 
-// From the first layer to the last, a layer's is accepted if RepairLoss falls
-// with it, beside those accepted before. The result is written if RepairLoss is
-// less on the whole select split than without it, too; only then is the test
-// split read.
+// From the first layer to the last, a layer's candidate is accepted if
+// RepairLoss falls with it, beside those accepted before, and in the place of
+// an earlier one of its layer. The result is written if RepairLoss is less on
+// the whole select split than without it, too; only then is the test split
+// read.
 absl::StatusOr<RepairResult> SearchRepair(RepairTask task, RepairTrial* trial);
 
 // How far from the dense answers: KL divergence; of kLogprob, how unlikely the

@@ -92,6 +92,42 @@ TEST(SearchRepair, KeepsTheLayersThatHelp) {
   EXPECT_THAT(CountRepaired(report), HasSubstr("2 of 3 layers (0, 3)"));
 }
 
+TEST(SearchRepair, TakesTheBestOfALayer) {
+  // Three refits of one layer; what each comes to is its bias.
+  class ByBias final : public RepairTrial {
+   public:
+    absl::StatusOr<Answers> Try(
+        Split, const std::vector<int64_t>& examples,
+        const std::vector<LayerRepair>& repair) override {
+      EXPECT_LE(repair.size(), 1u) << "one in the place of the other";
+      Answers answers;
+      answers.dense.resize(examples.size());
+      Outcome outcome;
+      outcome.kl =
+          repair.empty() ? 1 : double{repair.front().projection.bias.front()};
+      answers.repaired.assign(examples.size(), outcome);
+      return answers;
+    }
+  };
+  RepairTask task = MakeRepairTask();
+  task.candidates.clear();
+  for (const float bias : {0.5f, 0.25f, 0.375f}) {
+    task.candidates.push_back(
+        {.layer = 4, .projection = {.hidden = 1, .bias = {bias}}});
+  }
+  ByBias trial;
+  const auto result = SearchRepair(task, &trial);
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->accepted.size(), 1u);
+  EXPECT_THAT(result->accepted[0].projection.bias, ElementsAre(0.25f));
+  std::vector<bool> accepted;
+  for (const RepairStep& step : result->report.steps) {
+    accepted.push_back(step.accepted);
+  }
+  EXPECT_THAT(accepted, ElementsAre(false, true, false));
+  EXPECT_THAT(CountRepaired(result->report), HasSubstr("1 of 1 layers (4)"));
+}
+
 TEST(SearchRepair, WithoutALayerThatHelpsReadsNoTest) {
   ArithmeticTrial trial;
   trial.by_layer = {{0, 0.0}, {2, 0.1}, {3, 1.0}};
