@@ -298,10 +298,10 @@ class Calibration(unittest.TestCase):
     def test_statistics_of_the_same_texts_have_the_same_bits(self):
         """Texts shared steps as they happened to come, and sums had an order
         of their own each time."""
-        examples = [C.CalibrationExample(classify_text=text)
-                    for text in texts(24)]
-        self.assertEqual(self.statistics(examples, gram=True),
-                         self.statistics(examples, gram=True))
+        examples = [C.CalibrationExample(classify_text=t) for t in texts(3)]
+        first, *others = (self.statistics(examples, gram=True)
+                          for _ in range(16))
+        self.assertTrue(all(other == first for other in others))
 
     def test_a_loud_head_is_one_whose_gate_matters(self):
         """Heads that add little change little, on the whole."""
