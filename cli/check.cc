@@ -99,8 +99,7 @@ absl::Status Check(const CheckOptions& options, Console& console) {
     PrintFiles(models, options, console);
     return problem;
   }
-  PrintServed(models, **server, (*server)->kv_pool_bytes(), options,
-              console);
+  PrintServed(models, **server, (*server)->kv_pool_bytes(), options, console);
   return absl::OkStatus();
 }
 

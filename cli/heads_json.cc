@@ -50,8 +50,10 @@ Json EvidenceJson(const PruneReport& report) {
     evidence["b"] = quality.counts.lost;
     evidence["c"] = quality.counts.gained;
   }
-  evidence["kl_mean"] = Rounded(quality.kl_mean);
-  evidence["kl_p95"] = Rounded(quality.kl_p95);
+  if (quality.has_kl) {
+    evidence["kl_mean"] = Rounded(quality.kl_mean);
+    evidence["kl_p95"] = Rounded(quality.kl_p95);
+  }
   evidence["kv_bytes_per_token"] = {report.dense_kv_bytes, row.kv_bytes};
   evidence["seed"] = report.seed;
   return evidence;
@@ -81,6 +83,10 @@ Json HeadsJson(const PruneReport& report, const v1::Model& model,
   return {{"format", "heads/1"}, {"base", base},
           {"weights", "full"},   {"task", TaskJson(report)},
           {"layers", layers},    {"evidence", EvidenceJson(report)}};
+}
+
+void AddRepair(const std::string& tensors, Json* mask) {
+  (*mask)["repair"] = {{"kind", "ridge_wo"}, {"tensors", tensors}};
 }
 
 }  // namespace headcount

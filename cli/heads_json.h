@@ -13,4 +13,7 @@ namespace headcount {
 Json HeadsJson(const PruneReport& report, const v1::Model& model,
                const std::string& sha256);
 
+// Names the file, beside the mask file, with refit output projections.
+void AddRepair(const std::string& tensors, Json* mask);
+
 }  // namespace headcount

@@ -188,8 +188,8 @@ std::string Losses(const Plan& plan) {
   return Wrapped(text);
 }
 
-std::string Verdict(const Plan& plan, const Roofline& roof,
-                    const Device& device) {
+std::string VerdictOn(const Plan& plan, const Roofline& roof,
+                      const Device& device) {
   if (roof.binds.empty()) {
     return Wrapped(absl::StrCat("What binds on ", device.name,
                                 " is not known: give --bandwidth and "
@@ -235,7 +235,7 @@ std::string RenderPlan(const Plan& all_heads, const Plan& plan,
     table.AddRow(std::move(cells));
   }
   return absl::StrCat(table.Render(), "\n", Losses(plan),
-                      Verdict(plan, roof, device));
+                      VerdictOn(plan, roof, device));
 }
 
 std::string RenderExchange(const ModelShape& shape, const Plan& plan,

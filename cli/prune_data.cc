@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <map>
 #include <utility>
 
@@ -185,7 +186,10 @@ absl::StatusOr<PruneData> ReadPruneData(const PruneFiles& files,
   std::vector<LabelledText>& rank = data.splits[0];
   if (static_cast<int64_t>(rank.size()) > most_ranked) {
     SeededRandom(seed).Shuffle(&rank);
-    rank.resize(static_cast<size_t>(most_ranked));
+    const auto end = rank.begin() + most_ranked;
+    data.not_ranked.assign(std::move_iterator(end),
+                           std::move_iterator(rank.end()));
+    rank.erase(end, rank.end());
   }
   return data;
 }

@@ -15,6 +15,8 @@ namespace headcount {
 
 struct PruneData {
   std::array<std::vector<LabelledText>, kSplits> splits;
+  // Of split rank, but not drawn for ranking; in the order of the draw.
+  std::vector<LabelledText> not_ranked;
   Metric metric = Metric::kKl;  // what select and test allow
   // Texts were put into splits by their hash.
   bool split_by_hash = false;

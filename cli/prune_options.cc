@@ -5,6 +5,41 @@
 namespace headcount {
 namespace {
 
+void AddModelFlags(CLI::App& app, PruneOptions* options) {
+  app.add_option("-m,--model", options->model,
+                 "which model to ask; not needed if the server has just one. A "
+                 "path, which has a '/' in it, is that of a folder, .gguf or "
+                 "YAML file as for `serve`: then a server is started inside, "
+                 "and --address is not asked")
+      ->type_name("NAME|PATH");
+  app.add_option("--weights", options->weights,
+                 "the model's folder or .gguf, if it is on this machine: puts "
+                 "the weights' SHA-256 into the mask, and the most that speed "
+                 "can gain into the report; that of --model if this is a path")
+      ->type_name("PATH");
+}
+
+void AddRepairFlags(CLI::App& app, PruneOptions* options) {
+  app.add_flag("--repair", options->repair,
+               "refit the output projections for the heads that stay, layer by "
+               "layer, and keep what brings the answers nearer to the dense "
+               "ones on split select: a file beside the mask. Needs the "
+               "weights, and starts a server inside")
+      ->group("Repair");
+  app.add_option("--repair-texts", options->repairs.texts,
+                 "at most so many of split rank to refit from; after those of "
+                 "--rank-examples, others of the split")
+      ->type_name("N")
+      ->check(CLI::Range(8, 65536))
+      ->group("Repair");
+  app.add_option("--repair-examples", options->repairs.examples,
+                 "at most so many of split select to try layers on, drawn by "
+                 "--seed")
+      ->type_name("N")
+      ->check(CLI::Range(8, 65536))
+      ->group("Repair");
+}
+
 void AddDataFlags(CLI::App& app, PruneOptions* options) {
   const auto file = [&app](const std::string& name, std::string& value,
                            const std::string& description) {
@@ -40,12 +75,6 @@ void AddDataFlags(CLI::App& app, PruneOptions* options) {
       ->type_name("N")
       ->check(CLI::Range(8, 4096))
       ->group("Data");
-  app.parse_complete_callback([data, rank] {
-    if (data->count() + rank->count() == 0) {
-      throw CLI::ValidationError("--data",
-                                 "give --data, or --rank, --select and --test");
-    }
-  });
 }
 
 void AddTargetFlags(CLI::App& app, PruneOptions* options) {
@@ -65,7 +94,8 @@ void AddTargetFlags(CLI::App& app, PruneOptions* options) {
   AddChoice(
       app, "--unit", {"group", "head"},
       [options](const std::string& unit) { options->unit = unit; },
-      "what goes at once: a KV head with its query heads, which frees memory, "
+      "what goes at once: a KV head with its query heads, which frees "
+      "memory, "
       "or a single query head, which frees arithmetic only")
       ->default_str(options->unit);
   AddShare(
@@ -78,14 +108,13 @@ void AddTargetFlags(CLI::App& app, PruneOptions* options) {
 
 }  // namespace
 
+bool IsModelPath(const std::string& model) {
+  return model.find('/') != std::string::npos;
+}
+
 void AddPruneFlags(CLI::App& app, PruneOptions* options) {
-  AddModel(app, &options->model);
+  AddModelFlags(app, options);
   AddTargetFlags(app, options);
-  app.add_option("--weights", options->weights,
-                 "the model's folder or .gguf, if it is on this machine: puts "
-                 "the weights' SHA-256 into the mask, and the most that speed "
-                 "can gain into the report")
-      ->type_name("PATH");
   app.add_option("--out", options->out, "the mask file to write")
       ->type_name("FILE");
   app.add_option("--report", options->report,
@@ -97,8 +126,22 @@ void AddPruneFlags(CLI::App& app, PruneOptions* options) {
                  "deleted at the end")
       ->type_name("FILE");
   AddDataFlags(app, options);
+  AddRepairFlags(app, options);
   AddOutput(app, &options->output);
   AddClientFlags(app, &options->client);
+  app.parse_complete_callback([options] {
+    if (options->files.data.empty() && options->files.splits[0].empty()) {
+      throw CLI::ValidationError("--data",
+                                 "give --data, or --rank, --select and --test");
+    }
+    if (options->repair && options->weights.empty() &&
+        !IsModelPath(options->model)) {
+      throw CLI::ValidationError(
+          "--repair",
+          "needs the weights: give --weights PATH, or --model PATH to start a "
+          "server inside");
+    }
+  });
 }
 
 }  // namespace headcount

@@ -12,6 +12,12 @@
 
 namespace headcount {
 
+// Examples that a repair takes, at most.
+struct RepairOptions {
+  int64_t texts = 512;     // to refit from
+  int64_t examples = 256;  // to try layers on
+};
+
 struct PruneOptions {
   ClientOptions client;
   OutputFormat output = OutputFormat::kTable;
@@ -25,10 +31,15 @@ struct PruneOptions {
   int64_t rank_examples = 256;
   uint64_t seed = 1;
   std::string weights;
+  bool repair = false;
+  RepairOptions repairs;
   std::string out = "heads.json";
   std::string report;
   std::string journal;
 };
+
+// Whether --model is a path of weights, not a name: names have no '/'.
+bool IsModelPath(const std::string& model);
 
 // `options` outlives `app`.
 void AddPruneFlags(CLI::App& app, PruneOptions* options);

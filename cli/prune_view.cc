@@ -44,10 +44,60 @@ std::string RenderRows(const PruneReport& report,
          FormatLoss(q.metric, q.loss),
          absl::StrCat(FormatLoss(q.metric, q.loss95.low), " to ",
                       FormatLoss(q.metric, q.loss95.high)),
-         absl::StrFormat("%.4f", q.kl_mean), Times(memory),
+         q.has_kl ? absl::StrFormat("%.4f", q.kl_mean) : "-", Times(memory),
          Times(row.speedup_ceiling)});
   }
   return table.Render();
+}
+
+std::string RenderRepairRows(const RepairReport& repair) {
+  if (OnSplit(repair.gain, Split::kSelect).n == 0) return "";
+  Table table({{"SPLIT"},
+               {"N", Align::kRight},
+               {"LOSS BY REPAIR", Align::kRight},
+               {"95 % INTERVAL", Align::kRight},
+               {"KL ALONE", Align::kRight},
+               {"KL REPAIRED", Align::kRight}});
+  for (const Split split : {Split::kSelect, Split::kTest}) {
+    const Comparison& gain = OnSplit(repair.gain, split);
+    if (gain.n == 0) continue;
+    const auto kl = [&](const Comparison& comparison) {
+      return gain.has_kl ? absl::StrFormat("%.4f", comparison.kl_mean) : "-";
+    };
+    table.AddRow({split == Split::kSelect ? "select" : "test",
+                  absl::StrCat(gain.n), FormatLoss(gain.metric, gain.loss),
+                  absl::StrCat(FormatLoss(gain.metric, gain.loss95.low), " to ",
+                               FormatLoss(gain.metric, gain.loss95.high)),
+                  kl(OnSplit(repair.mask_alone, split)),
+                  kl(OnSplit(repair.repaired, split))});
+  }
+  return "\n" + table.Render();
+}
+
+Json RepairJson(const RepairReport& repair) {
+  Json steps = Json::array();
+  for (const RepairStep& step : repair.steps) {
+    steps.push_back({{"layer", step.layer},
+                     {"refit_on", step.refit_on},
+                     {"without", step.without},
+                     {"with", step.with},
+                     {"accepted", step.accepted}});
+  }
+  Json json = {
+      {"written", repair.written},
+      {"texts", repair.texts},
+      {"tried_on", repair.tried_on},
+      {"compared",
+       repair.metric == Metric::kLogprob ? "negative log-likelihood" : "kl"},
+      {"layers", steps}};
+  for (const Split split : {Split::kSelect, Split::kTest}) {
+    if (OnSplit(repair.gain, split).n == 0) continue;
+    json[split == Split::kSelect ? "select" : "test"] = {
+        {"mask_alone", ComparisonJson(OnSplit(repair.mask_alone, split))},
+        {"repaired", ComparisonJson(OnSplit(repair.repaired, split))},
+        {"by_repair", ComparisonJson(OnSplit(repair.gain, split))}};
+  }
+  return json;
 }
 
 Json RowsJson(const std::vector<ReportRow>& rows) {
@@ -86,6 +136,7 @@ Json ComparisonJson(const Comparison& c) {
                            {"pruned_recall", c.worst.pruned},
                            {"n", c.worst.n}};
   }
+  if (!c.has_kl) return json;
   json["kl_mean"] = c.kl_mean;
   json["kl_ci95"] = {c.kl95.low, c.kl95.high};
   json["kl_p95"] = c.kl_p95;
@@ -107,6 +158,10 @@ std::string RenderPrune(const PruneReport& report) {
   }
   absl::StrAppend(&text, "\n", RenderRows(report, report.test), "\n",
                   Claim(quality, report.margin), "\n");
+  if (report.repair) {
+    absl::StrAppend(&text, CountRepaired(*report.repair), ".\n",
+                    RenderRepairRows(*report.repair));
+  }
   for (const std::string& note : report.notes) {
     absl::StrAppend(&text, note, "\n");
   }
@@ -135,6 +190,7 @@ Json PruneJson(const PruneReport& report) {
     json["claim"] = Claim(quality, report.margin);
     json["claim_holds"] = Judge(quality, report.margin) == Verdict::kHolds;
   }
+  if (report.repair) json["repair"] = RepairJson(*report.repair);
   json["notes"] = report.notes;
   return json;
 }

@@ -8,7 +8,8 @@
 
 namespace headcount {
 
-// The chosen mask and its controls on the test split, and what may be claimed;
+// The chosen mask and its controls on the test split, what may be claimed, and
+// what a repair gained;
 // without a chosen mask, the path on the select split. Ends with a line feed.
 std::string RenderPrune(const PruneReport& report);
 

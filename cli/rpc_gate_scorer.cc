@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "cli/calibration_example.h"
 #include "format/sha256.h"
 
 namespace headcount {
@@ -19,22 +20,6 @@ constexpr size_t kMaxExamples = 1024;
 // A call shall be long enough to fill batches, and far from its deadline.
 constexpr absl::Duration kQuickCall = absl::Seconds(5);
 constexpr int64_t kMaxBudget = 65'536;
-
-void FillExample(const LabelledText& text, Metric metric,
-                 v1::CalibrationExample* example) {
-  if (metric == Metric::kLogprob) {
-    if (text.prompt_tokens.empty()) {
-      example->set_prompt_text(text.text);
-    } else {
-      example->mutable_prompt_tokens()->mutable_ids()->Add(
-          text.prompt_tokens.begin(), text.prompt_tokens.end());
-    }
-    example->set_target_text(text.target);
-    return;
-  }
-  example->set_classify_text(text.text);
-  if (!text.label.empty()) example->set_label(text.label);
-}
 
 Outcome OutcomeOf(const v1::GateScore& score, const LabelledText& text,
                   int places) {
@@ -163,8 +148,9 @@ absl::Status RpcGateScorer::Ask(const Question& question,
   v1::ScoreGatesRequest request;
   request.set_model(source_.model);
   for (const int64_t example : examples) {
-    FillExample(source_.data->of(question.split)[static_cast<size_t>(example)],
-                source_.data->metric, request.add_examples());
+    *request.add_examples() = ExampleOf(
+        source_.data->of(question.split)[static_cast<size_t>(example)],
+        source_.data->metric);
   }
   request.mutable_gates()->Add(question.gates.begin(), question.gates.end());
   OpenCalls::Call call(source_.calls, *source_.client);

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "cli/client.h"
 #include "cli/labelled_texts.h"
 #include "cli/open_calls.h"
+#include "headcount/v1/inference.grpc.pb.h"
 #include "headcount/v1/model.pb.h"
 #include "prune/comparison.h"
 
@@ -18,6 +21,36 @@ namespace headcount {
 // What the server says of a model; an empty name: of the only one.
 absl::StatusOr<v1::Model> DescribeModel(const Client& client, OpenCalls* calls,
                                         const std::string& name);
+
+// A model's answer to one text; the labels' probabilities are for Divergence.
+struct ServedAnswer {
+  Outcome outcome;  // without kl
+  std::map<std::string, double> probabilities;
+  double milliseconds = 0;
+};
+
+// KL(dense || other) of two answers' probabilities, in nats.
+double Divergence(const ServedAnswer& dense, const ServedAnswer& other);
+
+// What it is given outlives it.
+class Asking {
+ public:
+  Asking(const Client& client, OpenCalls* calls);
+
+  // With kLogprob it scores the target, else it classifies.
+  absl::StatusOr<ServedAnswer> Ask(const std::string& model,
+                                   const LabelledText& text, Metric metric);
+
+ private:
+  absl::StatusOr<ServedAnswer> Classify(const std::string& model,
+                                        const LabelledText& text);
+  absl::StatusOr<ServedAnswer> Score(const std::string& model,
+                                     const LabelledText& text);
+
+  const Client& client_;
+  OpenCalls* const calls_;
+  const std::unique_ptr<v1::InferenceService::Stub> stub_;
+};
 
 // Of one model: [example].
 struct ServedAnswers {

@@ -6,7 +6,7 @@ set -euo pipefail
 # The one list. Versions are those of Debian 12.
 build_packages=(
   cmake g++ ninja-build pkg-config
-  libabsl-dev libcli11-dev libgrpc++-dev libhwy-dev libprotobuf-dev libssl-dev
+  libabsl-dev libcli11-dev libeigen3-dev libgrpc++-dev libhwy-dev libprotobuf-dev libssl-dev
   libutf8proc-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
   protobuf-compiler protobuf-compiler-grpc zlib1g-dev
 )

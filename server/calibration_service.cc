@@ -86,9 +86,9 @@ absl::StatusOr<std::unique_ptr<StatisticsCall::Work>> MakeStatistics(
   absl::StatusOr<std::shared_ptr<HeadStatistics>> statistics =
       EmptyStatistics(*record.serving().engine, **model, request.gram());
   if (!statistics.ok()) return statistics.status();
-  return std::make_unique<HeadStatisticsWork>(*model, *std::move(examples),
-                                              request.skip_tokens(),
-                                              *std::move(statistics));
+  return std::make_unique<HeadStatisticsWork>(
+      *model, *std::move(examples), request.skip_tokens(),
+      request.answers_only(), *std::move(statistics));
 }
 
 }  // namespace

@@ -1,10 +1,14 @@
 #include "server/head_statistics_work.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace headcount {
 
 std::optional<CalibrationPart> HeadStatisticsWork::Begin() {
+  // Which texts share a step is up to chance, and with it the order of sums.
+  if (begun_ > ended_) return std::nullopt;
   if (begun_ == examples_.size()) return std::nullopt;
   const CheckedExample& example = examples_[begun_];
   CalibrationPart part;
@@ -16,10 +20,16 @@ std::optional<CalibrationPart> HeadStatisticsWork::Begin() {
   const std::vector<int32_t>& follows =
       example.label.has_value() ? model_->classify->labels[*example.label].ids
                                 : example.target;
+  // Nothing that is expected follows the last of it.
+  const size_t unread = answers_only_ && !follows.empty() ? 1 : 0;
   part.request.prompt.insert(part.request.prompt.end(), follows.begin(),
-                             follows.end());
+                             follows.end() - static_cast<int64_t>(unread));
   part.request.statistics = statistics_;
   part.request.statistics_skip = skip_tokens_;
+  if (answers_only_) {
+    part.request.statistics_skip =
+        std::max(skip_tokens_, static_cast<int32_t>(example.prompt.size()) - 1);
+  }
   ++begun_;
   return part;
 }

@@ -22,10 +22,12 @@ class HeadStatisticsWork final
   // `examples` are those of `model`, checked; `statistics` are empty.
   HeadStatisticsWork(std::shared_ptr<const ServedModel> model,
                      std::vector<CheckedExample> examples, int32_t skip_tokens,
+                     bool answers_only,
                      std::shared_ptr<HeadStatistics> statistics)
       : model_(std::move(model)),
         examples_(std::move(examples)),
         skip_tokens_(skip_tokens),
+        answers_only_(answers_only),
         statistics_(std::move(statistics)) {}
 
   std::optional<CalibrationPart> Begin() override;
@@ -36,6 +38,7 @@ class HeadStatisticsWork final
   const std::shared_ptr<const ServedModel> model_;
   const std::vector<CheckedExample> examples_;
   const int32_t skip_tokens_;
+  const bool answers_only_;
   // The engine's until all examples have ended.
   const std::shared_ptr<HeadStatistics> statistics_;
   size_t begun_ = 0;

@@ -119,6 +119,7 @@ void Log::Request(const RequestLine& line) const {
 
 void Log::Write(LogLevel level, absl::string_view message,
                 const LogFields& fields) const {
+  if (level < least_) return;
   const std::string line =
       FormatLogLine(format_, clock_->Now(), level, message, fields);
   // stdio locks stderr for the whole call.

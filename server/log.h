@@ -64,7 +64,9 @@ LogFields RequestLogFields(const RequestLine& line);
 // for the step thread.
 class Log {
  public:
-  Log(LogFormat format, const Clock* clock) : format_(format), clock_(clock) {}
+  // Lines below `least` are not written.
+  Log(LogFormat format, const Clock* clock, LogLevel least = LogLevel::kInfo)
+      : format_(format), clock_(clock), least_(least) {}
 
   void Info(absl::string_view message, const LogFields& fields = {}) const;
   void Warning(absl::string_view message, const LogFields& fields = {}) const;
@@ -77,6 +79,7 @@ class Log {
 
   const LogFormat format_;
   const Clock* const clock_;
+  const LogLevel least_;
 };
 
 }  // namespace headcount

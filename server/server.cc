@@ -105,10 +105,10 @@ absl::StatusOr<config::v1::ServerConfig> WithPoolBytes(
 }  // namespace
 
 struct Server::Impl {
-  Impl(const config::v1::ServerConfig& server_config)
+  Impl(const config::v1::ServerConfig& server_config, LogLevel least_logged)
       : config(server_config),
         log(config.log_format() == "json" ? LogFormat::kJson : LogFormat::kText,
-            &clock) {}
+            &clock, least_logged) {}
 
   void SetUp(std::unique_ptr<Engine> its_engine,
              std::vector<ServedModel> served, std::vector<FailedModel> failed,
@@ -237,7 +237,7 @@ void Server::Impl::Close(absl::Duration time_to_deliver) {
 }
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Create(
-    const config::v1::ServerConfig& config) {
+    const config::v1::ServerConfig& config, LogLevel least_logged) {
   absl::Status status = ValidateServerConfig(config);
   if (!status.ok()) return status;
   absl::StatusOr<std::unique_ptr<Backend>> created =
@@ -252,7 +252,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
   const absl::StatusOr<config::v1::ServerConfig> sized =
       WithPoolBytes(config, *backend);
   if (!sized.ok()) return sized.status();
-  auto impl = std::make_unique<Impl>(*sized);
+  auto impl = std::make_unique<Impl>(*sized, least_logged);
   std::vector<EngineModel> engine_models;
   std::vector<ServedModel> served;
   for (LoadedModel& model : models->loaded) {
@@ -278,7 +278,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::CreateAround(
     std::vector<ServedModel> served, std::vector<FailedModel> failed) {
   const absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
-  auto impl = std::make_unique<Impl>(config);
+  auto impl = std::make_unique<Impl>(config, LogLevel::kInfo);
   impl->SetUp(std::move(engine), std::move(served), std::move(failed),
               /*unloaded=*/{}, "cpu");
   return std::unique_ptr<Server>(new Server(std::move(impl)));

@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
 #include "headcount/config/v1/config.pb.h"
+#include "server/log.h"
 #include "server/model_setup.h"
 
 namespace headcount {
@@ -24,9 +25,11 @@ class Server {
  public:
   // Checks `config`, loads the models and reserves the KV pool. No port is
   // open yet. A model that does not load is an error if none does; otherwise
-  // the others are served, and Start logs why it is not.
+  // the others are served, and Start logs why it is not. A server that serves
+  // the process it is in, and nobody else, has less to log.
   static absl::StatusOr<std::unique_ptr<Server>> Create(
-      const config::v1::ServerConfig& config);
+      const config::v1::ServerConfig& config,
+      LogLevel least_logged = LogLevel::kInfo);
   // The same around an engine that exists; `served` in the order of its list.
   // Config models are not looked at.
   static absl::StatusOr<std::unique_ptr<Server>> CreateAround(

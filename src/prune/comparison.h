@@ -37,6 +37,7 @@ struct Comparison {
   double mcnemar = 1;
   double agreement = 1;    // share of examples with the dense label
   ClassRecall worst = {};  // the class whose recall falls most
+  bool has_kl = true;      // false: the outcomes had none, and these are 0
   double kl_mean = 0;
   Bounds kl95 = {};
   double kl_p95 = 0;  // 95 % of the examples do not exceed it

@@ -4,12 +4,12 @@
 
 namespace headcount {
 
-TokenFlops FlopsPerToken(const PrunableModel& model, const ModelWidths& widths,
-                         const std::vector<LayerDrop>& drops, int64_t tokens) {
+TokenWork FlopsPerToken(const PrunableModel& model, const ModelWidths& widths,
+                        const std::vector<LayerDrop>& drops, int64_t tokens) {
   CHECK(drops.size() == model.size() && widths.ffn.size() == model.size());
   const int64_t d = widths.hidden;
   const int64_t head = widths.head_dim;
-  TokenFlops flops{.output = 2 * d * widths.vocab};
+  TokenWork flops{.output = 2 * d * widths.vocab};
   for (size_t l = 0; l < model.size(); ++l) {
     const auto queries = model[l].query_heads -
                          static_cast<int64_t>(drops[l].query_heads.size());

@@ -19,7 +19,7 @@ struct ModelWidths {
 };
 
 // Floating-point operations of one token, two for each multiply-add.
-struct TokenFlops {
+struct TokenWork {
   int64_t projections = 0;  // query, key, value, output
   int64_t attention = 0;    // over the tokens before it
   int64_t mlp = 0;
@@ -30,7 +30,7 @@ struct TokenFlops {
 // Of a token that attends to `tokens` tokens. With d hidden and D head_dim, a
 // query head costs 4 d D + 4 D tokens, a KV head 4 d D, a gated MLP 6 d f, a
 // plain one 4 d f and the output 2 d vocab.
-TokenFlops FlopsPerToken(const PrunableModel& model, const ModelWidths& widths,
-                         const std::vector<LayerDrop>& drops, int64_t tokens);
+TokenWork FlopsPerToken(const PrunableModel& model, const ModelWidths& widths,
+                        const std::vector<LayerDrop>& drops, int64_t tokens);
 
 }  // namespace headcount

@@ -1,11 +1,13 @@
 #include "prune/prune_report.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/human.h"
 #include "prune/report_drawing.h"
+#include "prune/report_html.h"
 
 namespace headcount {
 namespace {
@@ -52,22 +54,6 @@ svg .chosen circle { fill: none; stroke: var(--pruned); stroke-width: 3; }
 svg .control circle { fill: var(--control); }
 )";
 
-std::string Paragraph(const std::string& text, const std::string& kind = "") {
-  return absl::StrCat("<p", kind.empty() ? "" : " class=\"", kind,
-                      kind.empty() ? "" : "\"", ">", EscapeXml(text), "</p>\n");
-}
-
-std::string Row(const std::vector<std::string>& cells, const char* element,
-                const std::string& kind = "") {
-  std::string row =
-      kind.empty() ? "<tr>" : absl::StrCat("<tr class=\"", kind, "\">");
-  for (const std::string& cell : cells) {
-    absl::StrAppend(&row, "<", element, ">", EscapeXml(cell), "</", element,
-                    ">");
-  }
-  return row + "</tr>\n";
-}
-
 std::string Share(int64_t part, int64_t whole) {
   if (whole == 0) return "-";
   return absl::StrFormat("%.1f %%", 100.0 * static_cast<double>(part) /
@@ -90,14 +76,15 @@ std::string QualityTable(const PruneReport& report,
   const bool labels =
       !rows.empty() && rows.front().quality.metric == Metric::kAccuracy;
   std::string table = "<div class=\"scroll\"><table>\n";
-  table += Row({"mask", "KV bytes", "query heads", "metric", "loss",
-                "95 % interval", "at most (95 %)", labels ? "McNemar p" : "n",
-                "KL mean", "KL 95 %", "sequences at most", "speed at most"},
-               "th");
+  table +=
+      HtmlRow({"mask", "KV bytes", "query heads", "metric", "loss",
+               "95 % interval", "at most (95 %)", labels ? "McNemar p" : "n",
+               "KL mean", "KL 95 %", "sequences at most", "speed at most"},
+              "th");
   for (size_t i = 0; i < rows.size(); ++i) {
     const ReportRow& row = rows[i];
     const Comparison& q = row.quality;
-    table += Row(
+    table += HtmlRow(
         {row.name, Share(row.kv_bytes, report.dense_kv_bytes),
          Share(row.query_heads, report.dense_query_heads),
          q.metric == Metric::kKl ? "-" : FormatMetric(q.metric, q.pruned),
@@ -106,7 +93,8 @@ std::string QualityTable(const PruneReport& report,
                       FormatLoss(q.metric, q.loss95.high)),
          FormatLoss(q.metric, q.loss_bounds.high),
          labels ? absl::StrFormat("%.3f", q.mcnemar) : FormatCount(q.n),
-         absl::StrFormat("%.4f", q.kl_mean), absl::StrFormat("%.4f", q.kl_p95),
+         q.has_kl ? absl::StrFormat("%.4f", q.kl_mean) : "-",
+         q.has_kl ? absl::StrFormat("%.4f", q.kl_p95) : "-",
          MemoryCeiling(report, row), Times(row.speedup_ceiling)},
         "td", static_cast<int>(i) == marked ? "chosen" : "");
   }
@@ -122,24 +110,24 @@ std::string Head(const PruneReport& report) {
       EscapeXml(report.model), "</title>\n<style>", kStyle,
       "</style>\n</head>\n<body>\n<h1>Pruning ", EscapeXml(report.model),
       "</h1>\n");
-  text += Paragraph(absl::StrCat("Asked for: ", report.target, ". ",
-                                 CountPruned(report), "."),
-                    "soft");
+  text += HtmlParagraph(absl::StrCat("Asked for: ", report.target, ". ",
+                                     CountPruned(report), "."),
+                        "soft");
   return text;
 }
 
 std::string Result(const PruneReport& report) {
   if (report.test.empty()) {
-    return Paragraph("No mask was chosen, so the test split was not read.",
-                     "claim open");
+    return HtmlParagraph("No mask was chosen, so the test split was not read.",
+                         "claim open");
   }
   const ReportRow& row = report.test.front();
   const bool holds = Judge(row.quality, report.margin) == Verdict::kHolds;
-  std::string text = Paragraph(Claim(row.quality, report.margin),
-                               holds ? "claim" : "claim open");
+  std::string text = HtmlParagraph(Claim(row.quality, report.margin),
+                                   holds ? "claim" : "claim open");
   const Comparison& q = row.quality;
   if (q.metric == Metric::kAccuracy) {
-    text += Paragraph(absl::StrFormat(
+    text += HtmlParagraph(absl::StrFormat(
         "Accuracy on the test split: %s dense, %s pruned. %d answers were "
         "lost, %d gained; %.2f %% of the labels are the dense model's. Class "
         "that falls most: %s, recall %.2f %% to %.2f %% of %d.",
@@ -147,7 +135,7 @@ std::string Result(const PruneReport& report) {
         q.counts.lost, q.counts.gained, 100 * q.agreement, q.worst.label,
         100 * q.worst.dense, 100 * q.worst.pruned, q.worst.n));
   }
-  text += Paragraph(absl::StrCat(
+  text += HtmlParagraph(absl::StrCat(
       "KV cache of a token: ", FormatByteSize(report.dense_kv_bytes), " to ",
       FormatByteSize(row.kv_bytes), ". Where the KV pool is what binds, ",
       MemoryCeiling(report, row),
@@ -162,12 +150,13 @@ std::string Result(const PruneReport& report) {
 
 std::string Splits(const PruneReport& report) {
   std::string text = "<h2>Data</h2>\n<div class=\"scroll\"><table>\n";
-  text += Row({"split", "examples", "SHA-256 of the texts"}, "th");
+  text += HtmlRow({"split", "examples", "SHA-256 of the texts"}, "th");
   for (const ReportSplit& split : report.splits) {
-    text += Row({split.name, FormatCount(split.examples), split.sha256}, "td");
+    text +=
+        HtmlRow({split.name, FormatCount(split.examples), split.sha256}, "td");
   }
   text += "</table></div>\n";
-  text += Paragraph(absl::StrFormat(
+  text += HtmlParagraph(absl::StrFormat(
       "Heads were ranked on the first split, the mask was chosen on the "
       "second, the third was read once. Seed %d; scores taken again in %d "
       "rounds; %s texts computed, each under one setting. Kept units of "
@@ -175,7 +164,7 @@ std::string Splits(const PruneReport& report) {
       "by scores of single units.",
       report.seed, report.rescored, FormatCount(report.forwards),
       report.stability));
-  for (const std::string& note : report.notes) text += Paragraph(note);
+  for (const std::string& note : report.notes) text += HtmlParagraph(note);
   return text;
 }
 
@@ -190,17 +179,27 @@ std::string CountPruned(const PruneReport& report) {
       " pruned, ", all - pruned, " kept");
 }
 
+void AddRepair(RepairReport repair, PruneReport* report) {
+  if (repair.written) {
+    ReportRow row = report->test.front();
+    row.name = "this mask, repaired";
+    row.quality = OnSplit(repair.repaired, Split::kTest);
+    report->test.insert(report->test.begin(), std::move(row));
+  }
+  report->repair = std::move(repair);
+}
+
 std::string RenderReport(const PruneReport& report) {
   std::string page = Head(report);
   page += Result(report);
   page += "<h2>What each head is worth</h2>\n";
-  page += Paragraph(
+  page += HtmlParagraph(
       "Kullback-Leibler divergence from the dense answers without the head, "
       "in nats; darker is worth more, a cross is pruned.",
       "soft");
   page += absl::StrCat("<div class=\"scroll\">", DrawHeatMap(report),
                        "</div>\n<h2>Quality against what is kept</h2>\n");
-  page += Paragraph(
+  page += HtmlParagraph(
       "Dots on the line: the path on the select split, from which the mask was "
       "chosen. Ring: the mask on the test split. Other dots: controls on the "
       "test split. Bars: 95 % intervals (paired bootstrap).",
@@ -210,14 +209,15 @@ std::string RenderReport(const PruneReport& report) {
   if (!report.test.empty()) {
     page += "<h2>On the test split</h2>\n";
     page += QualityTable(report, report.test, 0);
-    page += Paragraph(
+    page += HtmlParagraph(
         "A mask that is no better than its controls has found nothing: then "
         "the model has heads to spare, and any would do.",
         "soft");
   }
+  if (report.repair) page += RenderRepair(*report.repair);
   page += "<h2>On the select split</h2>\n";
   page += QualityTable(report, report.path, report.chosen);
-  page += Paragraph(
+  page += HtmlParagraph(
       "Masks were tested in this order up to the first that does not hold. "
       "'At most' bounds the loss from above, with 95 % confidence. The last "
       "two columns are arithmetic: no server can get more out of the mask.",

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "prune/comparison.h"
 #include "prune/prune_units.h"
+#include "prune/repair_report.h"
 
 namespace headcount {
 
@@ -42,18 +44,25 @@ struct PruneReport {
   int64_t ceiling_tokens = 0;   // of context, for speedup_ceiling
   std::vector<ReportRow> path;  // on the select split, least gone first
   int chosen = -1;              // in `path`
-  std::vector<ReportRow> test;  // on the test split: chosen, then controls
+  // On the test split: what is written, the mask alone if that is another, then
+  // controls.
+  std::vector<ReportRow> test;
   std::vector<ReportSplit> splits;
   double stability = 1;  // MaskStability
   int rescored = 0;      // rounds in which scores were taken again
   int64_t forwards = 0;  // texts that were computed, times settings
   std::vector<std::string> notes;
+  std::optional<RepairReport> repair;  // if it was tried
 };
 
 // One page of HTML without anything from elsewhere: heat map of layers and
 // heads, quality against what is kept, controls, claims. Text from outside is
 // escaped. Well-formed XML.
 std::string RenderReport(const PruneReport& report);
+
+// Takes over what a repair came to; one that is written comes first on the test
+// split.
+void AddRepair(RepairReport repair, PruneReport* report);
 
 // "12 of 24 KV groups pruned, 12 kept".
 std::string CountPruned(const PruneReport& report);

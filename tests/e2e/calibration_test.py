@@ -278,6 +278,31 @@ class Calibration(unittest.TestCase):
         self.assertEqual(len(plain[0].gram), 0)
         self.assertEqual(plain[0].tokens, both[0].tokens + 4)
 
+    def test_statistics_of_answers_are_those_of_their_tokens(self):
+        prompt, target = self.prompt(texts(1)[0])
+        example = C.CalibrationExample(prompt_tokens=ids(prompt),
+                                       target_tokens=ids(target))
+        answers = self.statistics([example], answers_only=True)
+        # What is put out at the last token of the target answers nothing.
+        same = self.statistics([C.CalibrationExample(
+            prompt_tokens=ids(prompt + target[:-1]))],
+            skip_tokens=len(prompt) - 1)
+        self.assertEqual(answers, same)
+        self.assertEqual(answers[0].tokens, len(target))
+        text, label = (self.statistics(
+            [C.CalibrationExample(classify_text=texts(1)[0], label=label)],
+            answers_only=True) for label in (None, "ham"))
+        self.assertEqual(text, label)
+        self.assertEqual(text[0].tokens, 1)
+
+    def test_statistics_of_the_same_texts_have_the_same_bits(self):
+        """Texts shared steps as they happened to come, and sums had an order
+        of their own each time."""
+        examples = [C.CalibrationExample(classify_text=t) for t in texts(3)]
+        first, *others = (self.statistics(examples, gram=True)
+                          for _ in range(16))
+        self.assertTrue(all(other == first for other in others))
+
     def test_a_loud_head_is_one_whose_gate_matters(self):
         """Heads that add little change little, on the whole."""
         examples = [C.CalibrationExample(classify_text=text)

@@ -34,6 +34,7 @@ OUTSIDE = {
     "prometheus/": ("server/", "cli/"),
     "yaml-cpp/": ("server/", "cli/"),
     "CLI/": ("cli/",),
+    "Eigen/": ("src/prune/",),
     "hwy/": ("src/backend/cpu/",),
     "utf8proc": ("src/text/",),
     "cuda": ("src/backend/cuda/",),

@@ -173,6 +173,28 @@ TEST_F(PruneTest, RefusesALabelThatTheModelDoesNotHave) {
   EXPECT_THAT(err(), HasSubstr("is not one of the model's: spam, ham"));
 }
 
+TEST_F(PruneTest, ARepairNeedsTheWeights) {
+  EXPECT_EQ(Run({"--keep", "50%", "--repair"}), 2);
+  EXPECT_THAT(err(), HasSubstr("--repair: needs the weights"));
+  EXPECT_EQ(Run({"--keep", "50%", "--repair", "--model", "mail"}), 2);
+}
+
+TEST_F(PruneTest, RepairsOnlyWhatIsServed) {
+  // Which has 2 layers of 4 heads.
+  EXPECT_EQ(Run({"--keep", "50%", "--repair", "--weights",
+                 HEADCOUNT_SOURCE_DIR "/models/mailroom"}),
+            1);
+  EXPECT_THAT(err(), HasSubstr("has other heads than the served model"));
+  EXPECT_EQ(server_.examples_asked, 0) << "known before the work begins";
+}
+
+TEST_F(PruneTest, AModelWithASlashIsAPath) {
+  EXPECT_EQ(Run({"--keep", "50%", "--model", Path("nowhere")}), 1);
+  EXPECT_THAT(err(), HasSubstr("there is neither a folder of weights nor"));
+  EXPECT_EQ(server_.examples_asked, 0)
+      << "the server of --address is not meant";
+}
+
 TEST_F(PruneTest, VerifyGatesOnItsThresholds) {
   const auto verify = [this](std::vector<std::string> args) {
     recorder_ = std::make_unique<Recorder>();
@@ -219,6 +241,7 @@ TEST(ReadPruneDataTest, SplitsByHashAlwaysAlike) {
       ReadPruneData(files, {"spam", "ham"}, 64, 1);
   EXPECT_EQ(HashOf(again->of(Split::kRank)).value(),
             HashOf(data->of(Split::kRank)).value());
+  EXPECT_THAT(data->not_ranked, SizeIs(701 - 64 - rest));
   const absl::StatusOr<PruneData> other =
       ReadPruneData(files, {"spam", "ham"}, 64, 2);
   EXPECT_NE(HashOf(other->of(Split::kRank)).value(),

@@ -116,7 +116,7 @@ TEST(FlopsPerToken, FollowsThePublishedArithmetic) {
                                   .vocab = 49'152,
                                   .ffn = std::vector<int64_t>(30, 1'536)};
   const std::vector<LayerDrop> none(30);
-  const TokenFlops small = FlopsPerToken(smollm, smollm_widths, none, 4'096);
+  const TokenWork small = FlopsPerToken(smollm, smollm_widths, none, 4'096);
   EXPECT_EQ(small.projections, 53'084'160);
   EXPECT_EQ(small.attention, 283'115'520);
   EXPECT_EQ(small.mlp, 159'252'480);
@@ -127,7 +127,7 @@ TEST(FlopsPerToken, FollowsThePublishedArithmetic) {
                                  .head_dim = 128,
                                  .vocab = 128'256,
                                  .ffn = std::vector<int64_t>(32, 14'336)};
-  const TokenFlops large =
+  const TokenWork large =
       FlopsPerToken(llama, llama_widths, std::vector<LayerDrop>(32), 4'096);
   EXPECT_EQ(large.projections, 2'684'354'560);
   EXPECT_EQ(large.attention, 2'147'483'648);

@@ -96,6 +96,41 @@ TEST(RenderReport, IsWellFormed) {
   EXPECT_EQ(Malformed(RenderReport(nothing)), "");
 }
 
+RepairReport MakeRepair(bool written) {
+  RepairReport repair{.written = written};
+  repair.steps = {{.layer = 0, .without = 0.2, .with = 0.1, .accepted = true},
+                  {.layer = 2, .without = 0.1, .with = 0.3}};
+  for (const Split split : {Split::kSelect, Split::kTest}) {
+    const auto at = static_cast<size_t>(split);
+    repair.mask_alone[at] = MakeRow("", 100, 9).quality;
+    repair.repaired[at] = MakeRow("", 100, 4).quality;
+    repair.gain[at] = MakeRow("", 100, 5).quality;
+  }
+  return repair;
+}
+
+TEST(RenderReport, WithARepairIsWellFormed) {
+  for (const bool written : {false, true}) {
+    PruneReport report = MakeReport(100);
+    AddRepair(MakeRepair(written), &report);
+    const std::string page = RenderReport(report);
+    EXPECT_EQ(Malformed(page), "");
+    EXPECT_THAT(page, HasSubstr("<h2>Repair</h2>"));
+  }
+}
+
+TEST(AddRepair, PutsWhatIsWrittenFirst) {
+  PruneReport report = MakeReport(100);
+  AddRepair(MakeRepair(false), &report);
+  EXPECT_EQ(report.test.front().name, "chosen");
+  AddRepair(MakeRepair(true), &report);
+  ASSERT_EQ(report.test.size(), 3u);
+  EXPECT_EQ(report.test[0].name, "this mask, repaired");
+  EXPECT_EQ(report.test[0].quality.counts.lost, 4);
+  EXPECT_EQ(report.test[0].kv_bytes, report.test[1].kv_bytes);
+  EXPECT_EQ(report.test[1].name, "chosen");
+}
+
 TEST(RenderReport, TheParserOfThisTestFindsMistakes) {
   EXPECT_NE(Malformed("<p>a & b</p>"), "");
   EXPECT_NE(Malformed("<p><b></p></b>"), "");
