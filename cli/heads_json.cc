@@ -61,9 +61,8 @@ Json EvidenceJson(const PruneReport& report) {
 
 }  // namespace
 
-Json HeadsJson(const PruneReport& report, const v1::Model& model,
-               const std::string& sha256) {
-  CHECK(!report.test.empty());
+Json MaskJson(const PruneReport& report, const v1::Model& model,
+              const UnitSet& gone, const std::string& sha256) {
   Json base = {{"arch", model.architecture()}};
   if (!sha256.empty()) base["sha256"] = sha256;
   base["layers"] = model.num_layers();
@@ -73,16 +72,26 @@ Json HeadsJson(const PruneReport& report, const v1::Model& model,
 
   Json layers = Json::array();
   const std::vector<LayerDrop> drops =
-      DropsOf(report.layers, report.units, report.gone);
+      DropsOf(report.layers, report.units, gone);
   for (size_t i = 0; i < drops.size(); ++i) {
     if (drops[i].query_heads.empty()) continue;
     layers.push_back({{"i", i},
                       {"drop_q", drops[i].query_heads},
                       {"drop_kv", drops[i].kv_heads}});
   }
-  return {{"format", "heads/1"}, {"base", base},
-          {"weights", "full"},   {"task", TaskJson(report)},
-          {"layers", layers},    {"evidence", EvidenceJson(report)}};
+  return {{"format", "heads/1"},
+          {"base", base},
+          {"weights", "full"},
+          {"layers", layers}};
+}
+
+Json HeadsJson(const PruneReport& report, const v1::Model& model,
+               const std::string& sha256) {
+  CHECK(!report.test.empty());
+  Json mask = MaskJson(report, model, report.gone, sha256);
+  mask["task"] = TaskJson(report);
+  mask["evidence"] = EvidenceJson(report);
+  return mask;
 }
 
 void AddRepair(const std::string& tensors, Json* mask) {

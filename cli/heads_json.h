@@ -9,6 +9,10 @@
 
 namespace headcount {
 
+// Only what a server needs of it, of the units that are gone.
+Json MaskJson(const PruneReport& report, const v1::Model& model,
+              const UnitSet& gone, const std::string& sha256);
+
 // `sha256` of the weights, empty if not known. The report has a chosen mask.
 Json HeadsJson(const PruneReport& report, const v1::Model& model,
                const std::string& sha256);

@@ -25,6 +25,7 @@
 #include "cli/rpc_gate_scorer.h"
 #include "cli/score_journal.h"
 #include "cli/served_answers.h"
+#include "cli/served_latency.h"
 #include "cli/served_repair.h"
 #include "cli/write_file.h"
 #include "headcount/v1/model.pb.h"
@@ -66,6 +67,7 @@ class PruneRun {
   absl::Status Prepare();
   absl::Status Search();
   absl::Status CheckInside();
+  absl::Status MeasureLatency();
   absl::Status Repair();
   absl::Status Print() const;
   absl::Status WriteMask() const;
@@ -168,6 +170,17 @@ absl::Status PruneRun::Search() {
   return absl::OkStatus();
 }
 
+absl::Status PruneRun::MeasureLatency() {
+  const InsideServer& inside = *sources_.inside;
+  return headcount::MeasureLatency(model_,
+                                   {.client = inside.client.get(),
+                                    .calls = calls_,
+                                    .dense = inside.dense,
+                                    .candidate = inside.candidate.get(),
+                                    .data = &data_},
+                                   options_.latency_texts, console_, &report_);
+}
+
 absl::Status PruneRun::Repair() {
   const InsideServer& inside = *sources_.inside;
   absl::StatusOr<RepairResult> result =
@@ -230,6 +243,9 @@ absl::Status PruneRun::WriteMask() const {
 absl::Status PruneRun::Execute() {
   absl::Status status = Prepare();
   if (status.ok()) status = Search();
+  if (status.ok() && sources_.inside && options_.latency_texts > 0) {
+    status = MeasureLatency();
+  }
   if (status.ok() && options_.repair && !report_.test.empty()) {
     status = Repair();
   }

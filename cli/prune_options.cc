@@ -26,6 +26,11 @@ void AddRepairFlags(CLI::App& app, PruneOptions* options) {
                "ones on split select: a file beside the mask. Needs the "
                "weights, and starts a server inside")
       ->group("Repair");
+  app.add_option("--latency-texts", options->latency_texts,
+                 "with a server inside: texts of split select that latency is "
+                 "measured on, for each mask of the path; 0: it is not")
+      ->type_name("N")
+      ->check(CLI::Range(0, 4096));
   app.add_option("--repair-texts", options->repairs.texts,
                  "at most so many of split rank to refit from; after those of "
                  "--rank-examples, others of the split")

@@ -33,6 +33,7 @@ struct PruneOptions {
   std::string weights;
   bool repair = false;
   RepairOptions repairs;
+  int64_t latency_texts = 64;  // 0: latency is not measured
   std::string out = "heads.json";
   std::string report;
   std::string journal;

@@ -13,7 +13,7 @@ absl::StatusOr<InsideServer> StartInside(const config::v1::ModelSpec& dense,
   InsideServer inside{.dense = dense.name()};
   std::vector<config::v1::ModelSpec> models = {dense};
   models.front().set_preload("on");
-  if (options.repair) {
+  if (options.repair || options.latency_texts > 0) {
     absl::StatusOr<std::unique_ptr<CandidateModel>> candidate =
         CandidateModel::Create(dense);
     if (!candidate.ok()) return candidate.status();

@@ -14,8 +14,8 @@
 
 namespace headcount {
 
-// A server inside this process with the dense model, and for a repair its
-// candidate. Members go in the opposite order.
+// A server inside this process with the dense model, and its candidate where
+// masks are tried as served. Members go in the opposite order.
 struct InsideServer {
   std::string dense;  // its name
   std::unique_ptr<CandidateModel> candidate = nullptr;

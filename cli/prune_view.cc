@@ -29,6 +29,7 @@ std::string RenderRows(const PruneReport& report,
                {"LOSS", Align::kRight},
                {"95 % INTERVAL", Align::kRight},
                {"KL", Align::kRight},
+               {"LATENCY", Align::kRight},
                {"MEMORY <=", Align::kRight},
                {"SPEED <=", Align::kRight}});
   for (const ReportRow& row : rows) {
@@ -44,7 +45,8 @@ std::string RenderRows(const PruneReport& report,
          FormatLoss(q.metric, q.loss),
          absl::StrCat(FormatLoss(q.metric, q.loss95.low), " to ",
                       FormatLoss(q.metric, q.loss95.high)),
-         q.has_kl ? absl::StrFormat("%.4f", q.kl_mean) : "-", Times(memory),
+         q.has_kl ? absl::StrFormat("%.4f", q.kl_mean) : "-",
+         row.latency.texts > 0 ? Times(row.latency.ratio) : "-", Times(memory),
          Times(row.speedup_ceiling)});
   }
   return table.Render();
@@ -109,6 +111,13 @@ Json RowsJson(const std::vector<ReportRow>& rows) {
         {"kv_bytes_per_token", row.kv_bytes},
         {"query_heads", row.query_heads}};
     if (row.speedup_ceiling > 0) entry["speed_at_most"] = row.speedup_ceiling;
+    if (row.latency.texts > 0) {
+      entry["latency"] = {
+          {"ratio", row.latency.ratio},
+          {"ratio_ci95", {row.latency.ratio95.low, row.latency.ratio95.high}},
+          {"p50_ms", {row.latency.dense_p50, row.latency.pruned_p50}},
+          {"texts", row.latency.texts}};
+    }
     entry.update(ComparisonJson(row.quality));
     json.push_back(entry);
   }

@@ -76,11 +76,11 @@ std::string QualityTable(const PruneReport& report,
   const bool labels =
       !rows.empty() && rows.front().quality.metric == Metric::kAccuracy;
   std::string table = "<div class=\"scroll\"><table>\n";
-  table +=
-      HtmlRow({"mask", "KV bytes", "query heads", "metric", "loss",
-               "95 % interval", "at most (95 %)", labels ? "McNemar p" : "n",
-               "KL mean", "KL 95 %", "sequences at most", "speed at most"},
-              "th");
+  table += HtmlRow(
+      {"mask", "KV bytes", "query heads", "metric", "loss", "95 % interval",
+       "at most (95 %)", labels ? "McNemar p" : "n", "KL mean", "KL 95 %",
+       "latency", "sequences at most", "speed at most"},
+      "th");
   for (size_t i = 0; i < rows.size(); ++i) {
     const ReportRow& row = rows[i];
     const Comparison& q = row.quality;
@@ -95,6 +95,11 @@ std::string QualityTable(const PruneReport& report,
          labels ? absl::StrFormat("%.3f", q.mcnemar) : FormatCount(q.n),
          q.has_kl ? absl::StrFormat("%.4f", q.kl_mean) : "-",
          q.has_kl ? absl::StrFormat("%.4f", q.kl_p95) : "-",
+         row.latency.texts > 0
+             ? absl::StrFormat("%.2f (%.2f to %.2f)", row.latency.ratio,
+                               row.latency.ratio95.low,
+                               row.latency.ratio95.high)
+             : "-",
          MemoryCeiling(report, row), Times(row.speedup_ceiling)},
         "td", static_cast<int>(i) == marked ? "chosen" : "");
   }
@@ -146,6 +151,29 @@ std::string Result(const PruneReport& report) {
           : " (the width of the MLP was not given: see --weights)",
       "."));
   return text;
+}
+
+std::string RenderLatency(const PruneReport& report) {
+  const auto measured =
+      std::find_if(report.path.begin(), report.path.end(),
+                   [](const ReportRow& row) { return row.latency.texts > 0; });
+  if (measured == report.path.end()) {
+    return HtmlParagraph(
+        "Latency was not measured: a server that prune asks cannot load masks. "
+        "With --model PATH it serves each mask of the path itself.",
+        "soft");
+  }
+  return absl::StrCat(
+      "<h2>Quality against latency</h2>\n",
+      HtmlParagraph(
+          absl::StrFormat("Masks of the path as served, one text at a time, in "
+                          "turns with the dense model: geometric mean of the "
+                          "ratio over %d texts, bars are 95 %% intervals "
+                          "(paired bootstrap). What is slower than the dense "
+                          "model stands at the left edge.",
+                          measured->latency.texts),
+          "soft"),
+      "<div class=\"scroll\">", DrawLatency(report), "</div>\n");
 }
 
 std::string Splits(const PruneReport& report) {
@@ -206,6 +234,7 @@ std::string RenderReport(const PruneReport& report) {
       "soft");
   page +=
       absl::StrCat("<div class=\"scroll\">", DrawQuality(report), "</div>\n");
+  page += RenderLatency(report);
   if (!report.test.empty()) {
     page += "<h2>On the test split</h2>\n";
     page += QualityTable(report, report.test, 0);

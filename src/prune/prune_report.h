@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "prune/comparison.h"
+#include "prune/latency.h"
 #include "prune/prune_units.h"
 #include "prune/repair_report.h"
 
@@ -21,6 +22,7 @@ struct ReportRow {
   // The most that computing can get faster, from arithmetic; 0: not known.
   double speedup_ceiling = 0;
   Comparison quality = {};
+  LatencyRatio latency = {};
 };
 
 struct ReportSplit {
@@ -56,7 +58,8 @@ struct PruneReport {
 };
 
 // One page of HTML without anything from elsewhere: heat map of layers and
-// heads, quality against what is kept, controls, claims. Text from outside is
+// heads, quality against what is kept and, if it was measured, against latency,
+// controls, claims. Text from outside is
 // escaped. Well-formed XML.
 std::string RenderReport(const PruneReport& report);
 

@@ -107,9 +107,10 @@ std::string Cell(const PruneReport& report, size_t index, double shade) {
 class Axes {
  public:
   Axes(double low, double high) : low_(low), high_(high) {}
-  double X(double percent_kept) const {
-    return kPlotLeft +
-           (100 - percent_kept) / 100 * (kPlotWidth - kPlotLeft - kPlotRight);
+  // 100 % on the left; what is over it, too.
+  double X(double percent) const {
+    return kPlotLeft + (100 - std::min(percent, 100.0)) / 100 *
+                           (kPlotWidth - kPlotLeft - kPlotRight);
   }
   double Y(double loss) const {
     const double share = (loss - low_) / (high_ - low_);
@@ -165,11 +166,10 @@ std::string RowTitle(const PruneReport& report, const ReportRow& row) {
       FormatLoss(quality.metric, quality.loss95.high), quality.n);
 }
 
-// A point with its interval.
+// A point with its interval, at `x`.
 std::string Mark(const PruneReport& report, const Axes& axes,
-                 const ReportRow& row, const std::string& kind) {
+                 const ReportRow& row, double x, const std::string& kind) {
   const double scale = Scale(report);
-  const double x = axes.X(PercentKept(report, row));
   const double loss = scale * row.quality.loss;
   std::string mark =
       absl::StrFormat("<g class=\"%s\">%s", kind, Title(RowTitle(report, row)));
@@ -200,7 +200,8 @@ std::string AboveEdge(const PruneReport& report, const Axes& axes) {
   return text;
 }
 
-std::string DrawAxes(const PruneReport& report, const Axes& axes) {
+std::string DrawAxes(const PruneReport& report, const Axes& axes,
+                     const char* below) {
   std::string text;
   for (int percent = 0; percent <= 100; percent += 20) {
     const double x = axes.X(percent);
@@ -226,10 +227,7 @@ std::string DrawAxes(const PruneReport& report, const Axes& axes) {
   text += Text(kPlotWidth - kPlotRight, limit - 5,
                "class=\"note\" text-anchor=\"end\"", "limit of the claim");
   text += Text((kPlotLeft + kPlotWidth - kPlotRight) / 2.0, kPlotHeight - 10,
-               "class=\"axis\" text-anchor=\"middle\"",
-               report.units.kind == UnitKind::kGroup
-                   ? "KV bytes a token, of the dense model"
-                   : "query heads, of the dense model");
+               "class=\"axis\" text-anchor=\"middle\"", below);
   absl::StrAppendFormat(
       &text,
       "<text class=\"axis\" text-anchor=\"middle\" transform=\"translate(16 "
@@ -237,6 +235,14 @@ std::string DrawAxes(const PruneReport& report, const Axes& axes) {
       (kPlotTop + kPlotHeight - kPlotBottom) / 2,
       Scale(report) > 1 ? "accuracy lost, points" : "nats lost");
   return text;
+}
+
+std::string OpenPlot(const char* label) {
+  return absl::StrFormat(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" "
+      "aria-label=\"%s\" viewBox=\"0 0 %d %d\" width=\"%d\" "
+      "height=\"%d\">\n",
+      label, kPlotWidth, kPlotHeight, kPlotWidth, kPlotHeight);
 }
 
 }  // namespace
@@ -307,12 +313,11 @@ std::string DrawHeatMap(const PruneReport& report) {
 
 std::string DrawQuality(const PruneReport& report) {
   const Axes axes = MakeAxes(report);
-  std::string svg = absl::StrFormat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" "
-      "aria-label=\"Quality against what is kept\" viewBox=\"0 0 %d %d\" "
-      "width=\"%d\" height=\"%d\">\n",
-      kPlotWidth, kPlotHeight, kPlotWidth, kPlotHeight);
-  svg += DrawAxes(report, axes);
+  std::string svg = OpenPlot("Quality against what is kept");
+  svg += DrawAxes(report, axes,
+                  report.units.kind == UnitKind::kGroup
+                      ? "KV bytes a token, of the dense model"
+                      : "query heads, of the dense model");
   std::string line = absl::StrFormat("M%.1f %.1f", axes.X(100), axes.Y(0));
   for (const ReportRow& row : report.path) {
     absl::StrAppendFormat(&line, "L%.1f %.1f", axes.X(PercentKept(report, row)),
@@ -320,12 +325,32 @@ std::string DrawQuality(const PruneReport& report) {
   }
   absl::StrAppend(&svg, "<path class=\"path\" d=\"", line, "\"/>\n");
   for (const ReportRow& row : report.path) {
-    svg += Mark(report, axes, row, "select");
+    svg += Mark(report, axes, row, axes.X(PercentKept(report, row)), "select");
   }
   for (size_t i = report.test.size(); i-- > 0;) {
-    svg += Mark(report, axes, report.test[i], i == 0 ? "chosen" : "control");
+    const ReportRow& row = report.test[i];
+    svg += Mark(report, axes, row, axes.X(PercentKept(report, row)),
+                i == 0 ? "chosen" : "control");
   }
   svg += AboveEdge(report, axes);
+  return svg + "</svg>\n";
+}
+
+std::string DrawLatency(const PruneReport& report) {
+  const Axes axes = MakeAxes(report);
+  std::string svg = OpenPlot("Quality against latency");
+  svg += DrawAxes(report, axes, "latency, of the dense model");
+  const auto mark = [&](const ReportRow& row, const std::string& kind) {
+    if (row.latency.texts == 0) return;
+    absl::StrAppendFormat(&svg,
+                          "<path class=\"whisker\" d=\"M%.1f %.1fH%.1f\"/>",
+                          axes.X(100 * row.latency.ratio95.low),
+                          axes.Y(Scale(report) * row.quality.loss),
+                          axes.X(100 * row.latency.ratio95.high));
+    svg += Mark(report, axes, row, axes.X(100 * row.latency.ratio), kind);
+  };
+  for (const ReportRow& row : report.path) mark(row, "select");
+  if (!report.test.empty()) mark(report.test.front(), "chosen");
   return svg + "</svg>\n";
 }
 

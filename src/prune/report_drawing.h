@@ -1,4 +1,4 @@
-// The two drawings of the pruning report, as SVG that takes its colours from
+// The drawings of the pruning report, as SVG that takes its colours from
 // the page.
 #pragma once
 
@@ -16,6 +16,10 @@ std::string DrawHeatMap(const PruneReport& report);
 // the controls on the test split. What lies above the picture is written at its
 // edge.
 std::string DrawQuality(const PruneReport& report);
+
+// The same against the measured latency, of the masks that have one; both with
+// 95 % intervals.
+std::string DrawLatency(const PruneReport& report);
 
 // & < > " and ' as XML has them; control characters become spaces.
 std::string EscapeXml(const std::string& text);

@@ -190,5 +190,32 @@ TEST(DrawQuality, WritesWhatLiesAboveAtTheEdge) {
   EXPECT_THAT(DrawQuality(MakeReport(100)), HasSubstr("random: 33.00 points"));
 }
 
+TEST(PruneReportTest, ShowsLatencyWhereItWasMeasured) {
+  PruneReport report = MakeReport(400);
+  EXPECT_THAT(RenderReport(report), HasSubstr("Latency was not measured"));
+  for (ReportRow& row : report.path) {
+    row.latency = CompareLatency({10, 20, 30}, {5, 11, 14}, 1);
+  }
+  const std::string page = RenderReport(report);
+  EXPECT_EQ(Malformed(page), "");
+  EXPECT_THAT(page, HasSubstr("<h2>Quality against latency</h2>"));
+  EXPECT_THAT(page, HasSubstr("ratio over 3 texts"));
+  EXPECT_THAT(page, HasSubstr("0.51 ("));
+}
+
+// Geometric means by hand: (0.5 * 0.55 * 14/30)^(1/3).
+TEST(CompareLatencyTest, LooksAtTextsInPairs) {
+  const LatencyRatio ratio = CompareLatency({10, 20, 30}, {5, 11, 14}, 1);
+  EXPECT_EQ(ratio.texts, 3);
+  EXPECT_NEAR(ratio.ratio, 0.50439, 1e-4);
+  EXPECT_GE(ratio.ratio95.low, 14 / 30.0 - 1e-9);
+  EXPECT_LE(ratio.ratio95.high, 0.55 + 1e-9);
+  EXPECT_LT(ratio.ratio95.low, ratio.ratio95.high);
+  EXPECT_EQ(ratio.dense_p50, 20);
+  EXPECT_EQ(ratio.pruned_p50, 11);
+  // Long texts that take both long say nothing of the mask.
+  EXPECT_NEAR(CompareLatency({1, 1000}, {0.5, 500}, 1).ratio, 0.5, 1e-9);
+}
+
 }  // namespace
 }  // namespace headcount
