@@ -103,6 +103,17 @@ class Repair(unittest.TestCase):
             self.assertEqual(self.mask()["base"]["sha256"],
                              hashlib.sha256(file.read()).hexdigest())
 
+    def test_latency_is_measured_of_every_mask_of_the_path(self):
+        self.assertTrue(self.result["path"])
+        for row in self.result["path"]:
+            latency = row["latency"]
+            self.assertEqual(latency["texts"], EACH)
+            low, high = latency["ratio_ci95"]
+            self.assertLessEqual(low, latency["ratio"])
+            self.assertLessEqual(latency["ratio"], high)
+        with open(self.path("heads.html"), encoding="utf-8") as page:
+            self.assertIn("Quality against latency", page.read())
+
     def test_what_was_measured_is_what_is_served(self):
         evidence = self.mask()["evidence"]
         alone = {**self.mask()}
