@@ -202,8 +202,10 @@ absl::Status RpcGateScorer::Answer(const Question& question) {
         !status.ok()) {
       return status;
     }
+    const auto asked =
+        static_cast<int64_t>((end - begin) * question.gates.size());
     if (absl::Now() - start < kQuickCall) {
-      budget_ = std::min(2 * budget_, kMaxBudget);
+      budget_ = std::max(budget_, std::min(2 * asked, kMaxBudget));
     }
     begin = end;
   }

@@ -71,7 +71,8 @@ class RpcGateScorer final : public GateScorer {
   const Source source_;
   const std::function<void(int64_t)> on_progress_;
   const std::unique_ptr<v1::CalibrationService::Stub> stub_;
-  // Texts times settings of the next call: grows while calls are quick.
+  // Texts times settings of the next call: twice those of a call that was
+  // quick.
   int64_t budget_ = 64;
   int64_t forwards_ = 0;
 };

@@ -13,7 +13,7 @@ namespace {
 constexpr int kSinkTokens = 4;
 
 // Of a call: far from its deadline and from the 4 MiB of a message.
-constexpr size_t kMostTexts = 64;
+constexpr size_t kMostTexts = 16;
 constexpr size_t kMostBytes = size_t{1} << 20;
 
 // Without its label: what is put out there answers nothing.

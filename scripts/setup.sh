@@ -6,9 +6,9 @@ set -euo pipefail
 # The one list. Versions are those of Debian 12.
 build_packages=(
   cmake g++ ninja-build pkg-config
-  libabsl-dev libcli11-dev libeigen3-dev libgrpc++-dev libhwy-dev libprotobuf-dev libssl-dev
-  libutf8proc-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev
-  protobuf-compiler protobuf-compiler-grpc zlib1g-dev
+  libabsl-dev libcli11-dev libeigen3-dev libgrpc++-dev libhwy-dev
+  libprotobuf-dev libssl-dev libutf8proc-dev libyaml-cpp-dev nlohmann-json3-dev
+  prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc zlib1g-dev
 )
 test_packages=(
   clang clang-format clang-tidy libbenchmark-dev libclang-rt-dev libgmock-dev

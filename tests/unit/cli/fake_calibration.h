@@ -42,6 +42,7 @@ class FakeCalibration final : public v1::CalibrationService::Service,
   std::string address;
   int64_t examples_left = 1 << 20;  // then it is gone
   int64_t examples_asked = 0;
+  std::vector<int64_t> calls;  // of ScoreGates: examples times settings
   v1::ScoreGatesRequest last_request;
 
  private:
@@ -91,6 +92,7 @@ class FakeCalibration final : public v1::CalibrationService::Service,
       grpc::ServerContext*, const v1::ScoreGatesRequest* request,
       grpc::ServerWriter<v1::ScoreGatesResponse>* writer) override {
     last_request = *request;
+    calls.push_back(int64_t{request->examples_size()} * request->gates_size());
     for (int e = 0; e < request->examples_size(); ++e) {
       if (examples_left == 0) {
         return {grpc::StatusCode::UNAVAILABLE, "pulled out"};

@@ -121,6 +121,24 @@ TEST_F(PruneTest, GoesOnWhereItWasStopped) {
   EXPECT_EQ(Read("heads.json"), mask);
 }
 
+// Many calls with little in them made the next one too long for its deadline.
+TEST_F(PruneTest, ACallIsAtMostTwiceAsLargeAsOneThatWasQuick) {
+  std::ofstream data(Path("mails.jsonl"));
+  for (int i = 0; i < 700; ++i) {
+    const char* split = i < 8 ? "rank" : i < 16 ? "select" : "test";
+    data << R"({"text": "mail )" << i << R"(", "label": "ham", "split": ")"
+         << split << "\"}\n";
+  }
+  data.close();
+  ASSERT_EQ(Run({"--keep", "25%", "--step", "5%"}), 0) << err();
+  int64_t largest = 32;  // half of the first
+  for (const int64_t call : server_.calls) {
+    EXPECT_LE(call, 2 * largest);
+    largest = std::max(largest, call);
+  }
+  EXPECT_GT(largest, 1'000) << "while calls are quick, they grow";
+}
+
 TEST_F(PruneTest, RefusesTheJournalOfAnotherRun) {
   server_.examples_left = 5;
   EXPECT_EQ(Run({"--keep", "50%"}), 3);
