@@ -10,7 +10,8 @@ namespace headcount {
 
 // What a model says about its conversations.
 struct ChatSource {
-  std::string sha256;  // of the text of its template, in hex
+  std::string text;    // its template
+  std::string sha256;  // of that, in hex
   std::string bos;     // spellings of its tokens; empty: none
   std::string eos;
 };
