@@ -100,7 +100,7 @@ TEST(ExportGguf, OfAGgufFileKeepsItsKeysAndBlocks) {
               ElementsAre(2, 0, 4));
   EXPECT_THAT(file.metadata.Ints("deci.attention.head_count_kv").value(),
               ElementsAre(1, 0, 2));
-  EXPECT_EQ(file.metadata.Int("deci.attention.key_length").value(), 16);
+  EXPECT_EQ(file.metadata.Int("deci.attention.key_length").value(), 24);
   for (const TensorEntry& tensor : file.tensors) {
     EXPECT_THAT(tensor.name, Not(HasSubstr("blk.1.attn")));
     if (tensor.shape.size() > 1) continue;
