@@ -44,8 +44,9 @@ Json JsonOf(const YamlNode& node) {
 Json Renumbered(const Json& ranges, const LayerHeads& layer) {
   std::set<int> wanted;
   for (const Json& range : ranges) {
-    // A configuration that was read is valid.
-    ParseHeadRange(range.get<std::string>(), &wanted).IgnoreError();
+    // Whoever served it has read it, so it is valid.
+    ParseHeadRange(range.is_string() ? range.get<std::string>() : "", &wanted)
+        .IgnoreError();
   }
   Json left = Json::array();
   for (size_t slot = 0; slot < layer.kv_heads.size(); ++slot) {
@@ -60,13 +61,14 @@ void RenumberKvHeads(const HeadLayout& layout, Json* kv_cache) {
   Json left = Json::array();
   for (const Json& entry : (*kv_cache)["heads"]) {
     size_t layer = 0;
-    if (!absl::SimpleAtoi(entry.value("layer", std::string()), &layer) ||
+    if (!entry.contains("kv_heads") ||
+        !absl::SimpleAtoi(entry.value("layer", std::string()), &layer) ||
         layer >= layout.layers().size()) {
       continue;
     }
     Json renumbered = entry;
     renumbered["kv_heads"] =
-        Renumbered(entry.at("kv_heads"), layout.layers()[layer]);
+        Renumbered(entry["kv_heads"], layout.layers()[layer]);
     if (!renumbered["kv_heads"].empty()) left.push_back(renumbered);
   }
   if (left.empty()) {

@@ -87,6 +87,39 @@ class Export(unittest.TestCase):
                          stubs.model.ListModelsRequest()).models}
         self.assertEqual(costs, {(1536, 12)})
 
+    def test_kv_dtypes_go_with_their_heads(self):
+        """They are named by head, and heads get other numbers."""
+        with tempfile.TemporaryDirectory() as folder:
+            model = served.mailroom_as(folder)["source"]["path"]
+            with open(os.path.join(model, "headcount.yaml"), "w",
+                      encoding="utf-8") as file:
+                # Layer 3 keeps heads 0 and 1, layer 4 1 and 2, layer 5 1 to 3.
+                file.write("kv_cache:\n"
+                           "  dtype: int8  # of most\n"
+                           "  heads:\n"
+                           "    - {layer: 3, kv_heads: [2-3], dtype: f32}\n"
+                           "    - {layer: 4, kv_heads: [0-1], dtype: f16}\n"
+                           "    - {layer: 5, kv_heads: [1, 3], dtype: int4}\n"
+                           "heads: {mask_file: heads_half.json}\n")
+            out = os.path.join(folder, "out")
+            result = run(model, "--out", out)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            with served.Server(models=(
+                    {"name": "mask", "source": {"path": model}},
+                    {"name": "out", "source": {"path": out}})) as server:
+                dtypes = [
+                    [[head.dtype for head in layer.kv_heads] for layer in
+                     server.model.GetModel(stubs.model.GetModelRequest(
+                         name=name)).model.layers]
+                    for name in ("mask", "out")]
+                bits = [server.generate(
+                    model=name, text=PROMPTS[0], max_tokens=TOKENS,
+                    ignore_eos=True).bits for name in ("mask", "out")]
+        self.assertEqual(dtypes[1], dtypes[0])
+        self.assertEqual(dtypes[0][3:], [["int8"] * 2, ["f16", "int8"],
+                                         ["int4", "int8", "int4"]])
+        self.assertEqual(bits[1], bits[0])
+
     def test_what_is_there_is_left_alone(self):
         before = os.stat(self.gguf).st_mtime_ns
         for out in (self.folder, self.gguf):

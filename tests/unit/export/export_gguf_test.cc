@@ -267,6 +267,32 @@ TEST(ExportGguf, RefusesWhatItCannotSayNamingLayerAndReason) {
   }
 }
 
+TEST(ExportGguf, FoldsARepairIntoTheWeights) {
+  const ModelWithTokenizer model("llama_gqa");
+  WritableTensors repair = {{"layers.0.o_proj.weight", Ramp({96, 4 * 16})},
+                            {"layers.0.o_proj.bias", Ramp({96})}};
+  const std::string mask_file =
+      MaskFileWithRepair("llama_gqa", repair, model.folder());
+  ExportOptions options{
+      .source = {.path = model.path(), .mask_file = mask_file},
+      .out = model.path() + "/out.gguf",
+      .format = ExportFormat::kGguf};
+  const absl::StatusOr<ExportReport> report = Export(options);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->architecture, "deci");
+  // By name: beside safetensors no GGUF file is looked for.
+  EXPECT_TRUE(
+      SameBits(LogitsOf(options.out), LogitsOf(model.path(), {}, mask_file)));
+
+  // Layer 1 keeps no head.
+  repair["layers.1.o_proj.bias"] = Ramp({96});
+  MaskFileWithRepair("llama_gqa", repair, model.folder());
+  options.force = true;
+  EXPECT_THAT(std::string(Export(options).status().message()),
+              HasSubstr("layer 1: it keeps no head, but its output projection "
+                        "has a bias"));
+}
+
 TEST(ExportGguf, RefusesALayerWhoseAttentionLlamaCppWouldLeaveOut) {
   WritableModel model = WritableModel::ReadFrom(TinyModel("llama_gqa"));
   model.config["intermediate_size"] = {112, 0, 112};

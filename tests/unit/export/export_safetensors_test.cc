@@ -123,50 +123,16 @@ TEST(ExportSafetensors, OfMailroomIsItsMask) {
   }
 }
 
-class ExportRepair : public testing::Test {
- protected:
-  // A mask file for `name` whose layer 0 loses heads 0 and 3, and layer 1 all.
-  std::string MaskFile(const std::string& name,
-                       const WritableTensors& repair) const {
-    const ModelConfig config = ReadModelConfig(TinyModel(name)).value();
-    folder_.Write("repair.safetensors", SafetensorsOf(repair));
-    const nlohmann::json file = {
-        {"format", "heads/1"},
-        {"base",
-         {{"arch", config.architecture},
-          {"layers", config.layers},
-          {"q_heads", config.heads[0].query_heads},
-          {"kv_heads", config.heads[0].kv_heads},
-          {"head_dim", config.head_dim}}},
-        {"layers",
-         {{{"i", 0}, {"drop_q", {0, 3}}},
-          {{"i", 1}, {"drop_attention", true}}}},
-        {"repair", {{"kind", "ridge_wo"}, {"tensors", "repair.safetensors"}}}};
-    folder_.Write("heads.json", file.dump());
-    return folder_.path() + "/heads.json";
-  }
-
-  static WritableTensor Floats(const std::vector<int64_t>& shape) {
-    WritableTensor tensor{ElementType::kF32, shape, ""};
-    for (int64_t i = 0; i < tensor.rows() * tensor.cols(); ++i) {
-      const float value = static_cast<float>(i * 37 % 101 - 50) / 400.0F;
-      tensor.data.append(reinterpret_cast<const char*>(&value), sizeof(value));
-    }
-    return tensor;
-  }
-
-  const TemporaryDirectory folder_;
-};
-
-TEST_F(ExportRepair, IsFoldedIntoTheWeights) {
+TEST(ExportRepair, IsFoldedIntoTheWeights) {
   const WritableTensors repair = {
-      {"layers.0.o_proj.weight", Floats({96, 4 * 16})},
-      {"layers.0.o_proj.bias", Floats({96})},
-      {"layers.1.o_proj.bias", Floats({96})}};
+      {"layers.0.o_proj.weight", Ramp({96, 4 * 16})},
+      {"layers.0.o_proj.bias", Ramp({96})},
+      {"layers.1.o_proj.bias", Ramp({96})}};
+  const TemporaryDirectory folder;
   for (const char* name : {"llama_gqa", "llama_bias", "qwen3"}) {
     SCOPED_TRACE(name);
-    const std::string mask_file = MaskFile(name, repair);
-    const std::string out = absl::StrCat(folder_.path(), "/", name);
+    const std::string mask_file = MaskFileWithRepair(name, repair, folder);
+    const std::string out = absl::StrCat(folder.path(), "/", name);
     ExportOrDie({.source = {.path = TinyModel(name), .mask_file = mask_file},
                  .out = out});
     EXPECT_TRUE(
@@ -174,12 +140,13 @@ TEST_F(ExportRepair, IsFoldedIntoTheWeights) {
   }
 }
 
-TEST_F(ExportRepair, WithABiasThatTheArchitectureCannotSayIsRefused) {
-  const std::string mask_file =
-      MaskFile("qwen2", {{"layers.0.o_proj.bias", Floats({96})}});
+TEST(ExportRepair, WithABiasThatTheArchitectureCannotSayIsRefused) {
+  const TemporaryDirectory folder;
+  const std::string mask_file = MaskFileWithRepair(
+      "qwen2", {{"layers.0.o_proj.bias", Ramp({96})}}, folder);
   const absl::Status status =
       Export({.source = {.path = TinyModel("qwen2"), .mask_file = mask_file},
-              .out = folder_.path() + "/out"})
+              .out = folder.path() + "/out"})
           .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("qwen2 has no key for"));

@@ -59,6 +59,35 @@ std::vector<LogitsRow> LogitsOf(const std::string& path, const HeadMask& mask,
   return runner.RunAlone(ids, 16);
 }
 
+WritableTensor Ramp(const std::vector<int64_t>& shape) {
+  WritableTensor tensor{ElementType::kF32, shape, ""};
+  for (int64_t i = 0; i < tensor.rows() * tensor.cols(); ++i) {
+    const float value = static_cast<float>(i * 37 % 101 - 50) / 400.0F;
+    tensor.data.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  return tensor;
+}
+
+std::string MaskFileWithRepair(const std::string& name,
+                               const WritableTensors& repair,
+                               const TemporaryDirectory& folder) {
+  const ModelConfig config = ReadModelConfig(TinyModel(name)).value();
+  folder.Write("repair.safetensors", SafetensorsOf(repair));
+  const nlohmann::json file = {
+      {"format", "heads/1"},
+      {"base",
+       {{"arch", config.architecture},
+        {"layers", config.layers},
+        {"q_heads", config.heads[0].query_heads},
+        {"kv_heads", config.heads[0].kv_heads},
+        {"head_dim", config.head_dim}}},
+      {"layers",
+       {{{"i", 0}, {"drop_q", {0, 3}}}, {{"i", 1}, {"drop_attention", true}}}},
+      {"repair", {{"kind", "ridge_wo"}, {"tensors", "repair.safetensors"}}}};
+  folder.Write("heads.json", file.dump());
+  return folder.path() + "/heads.json";
+}
+
 ModelWithTokenizer::ModelWithTokenizer(const std::string& name)
     : ModelWithTokenizer(WritableModel::ReadFrom(TinyModel(name))) {}
 

@@ -27,6 +27,15 @@ std::vector<LogitsRow> LogitsOf(const std::string& path,
                                 const HeadMask& mask = {},
                                 const std::string& mask_file = "");
 
+// A float32 tensor of small numbers, all sorts of them.
+WritableTensor Ramp(const std::vector<int64_t>& shape);
+
+// The path of a mask file with a repair, both in `folder`, for a tiny model:
+// layer 0 loses heads 0 and 3, layer 1 all.
+std::string MaskFileWithRepair(const std::string& name,
+                               const WritableTensors& repair,
+                               const TemporaryDirectory& folder);
+
 // A tiny model in a folder of its own with a byte-level tokenizer.
 class ModelWithTokenizer {
  public:
