@@ -86,6 +86,7 @@ void AddTokens(const TokenizerSpec& spec, int32_t vocab, GgufKeys* keys) {
       merges.begin(), merges.end(),
       [](const BpeMerge& a, const BpeMerge& b) { return a.rank < b.rank; });
   std::vector<std::string> pairs;
+  pairs.reserve(merges.size());
   for (const BpeMerge& merge : merges) {
     pairs.push_back(absl::StrCat(tokens[static_cast<size_t>(merge.left)], " ",
                                  tokens[static_cast<size_t>(merge.right)]));

@@ -53,7 +53,7 @@ absl::StatusOr<ChatSource> ReadGguf(const std::string& path,
   absl::StatusOr<std::string> sha256 = Sha256Hex(*text);
   if (!sha256.ok()) return sha256.status();
   ChatSource source{
-      .text = *text, .sha256 = *std::move(sha256), .bos = {}, .eos = {}};
+      .sha256 = *std::move(sha256), .bos = {}, .eos = {}, .text = *text};
   absl::StatusOr<std::string> bos =
       GgufToken(metadata, "tokenizer.ggml.bos_token_id", tokenizer);
   if (!bos.ok()) return bos.status();
@@ -132,7 +132,7 @@ absl::StatusOr<ChatSource> ReadChatSource(const std::string& path,
   absl::StatusOr<std::string> sha256 = Sha256Hex(*text);
   if (!sha256.ok()) return sha256.status();
   ChatSource source{
-      .text = *text, .sha256 = *std::move(sha256), .bos = {}, .eos = {}};
+      .sha256 = *std::move(sha256), .bos = {}, .eos = {}, .text = *text};
   absl::StatusOr<std::string> bos = ConfigToken(config, "bos_token");
   if (!bos.ok()) return bos.status();
   source.bos = *std::move(bos);

@@ -147,7 +147,7 @@ QuantizedModel::QuantizedModel(uint32_t type, size_t block_bytes,
   writer.AddFloat("llama.attention.layer_norm_rms_epsilon", 1e-5F);
   writer.AddInt("llama.attention.head_count", 4);
   writer.AddInt("llama.attention.head_count_kv", 2);
-  const auto floats = [&](const char* name, std::vector<uint64_t> dims) {
+  const auto floats = [&](const char* name, const std::vector<uint64_t>& dims) {
     uint64_t count = 1;
     for (const uint64_t dim : dims) count *= dim;
     std::string data;
