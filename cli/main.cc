@@ -20,6 +20,7 @@
 //   headcount prune --data mails.jsonl --kv-bytes 50%
 //   headcount verify mail-half --against mail --data test.jsonl
 //   headcount import duo_pattern/ --weights models/llama
+//   headcount export models/mail --mask heads.json --out mail-half
 //
 // Change what is served while it runs:
 //
@@ -46,6 +47,7 @@
 #include "cli/classify.h"
 #include "cli/command.h"
 #include "cli/demo.h"
+#include "cli/export.h"
 #include "cli/generate.h"
 #include "cli/health.h"
 #include "cli/help_markdown.h"
@@ -66,16 +68,13 @@ int main(int argc, char** argv) {
   Console console = Console::Standard(argv[0]);
   const std::unique_ptr<CLI::App> root = NewCommandLine();
   const std::vector<Command> commands = {
-      ServeCommand(*root),  CheckCommand(*root),
-      PlanCommand(*root),   GenerateCommand(*root),
-      ChatCommand(*root),   ClassifyCommand(*root),
-      BenchCommand(*root),  PruneCommand(*root),
-      VerifyCommand(*root), ImportCommand(*root),
-      ListCommand(*root),   ShowCommand(*root),
-      PsCommand(*root),     LoadCommand(*root),
-      UnloadCommand(*root), DrainCommand(*root),
-      HealthCommand(*root), VersionCommand(*root),
-      DemoCommand(*root),   HelpMarkdownCommand(*root),
+      ServeCommand(*root),    CheckCommand(*root),  PlanCommand(*root),
+      GenerateCommand(*root), ChatCommand(*root),   ClassifyCommand(*root),
+      BenchCommand(*root),    PruneCommand(*root),  VerifyCommand(*root),
+      ImportCommand(*root),   ExportCommand(*root), ListCommand(*root),
+      ShowCommand(*root),     PsCommand(*root),     LoadCommand(*root),
+      UnloadCommand(*root),   DrainCommand(*root),  HealthCommand(*root),
+      VersionCommand(*root),  DemoCommand(*root),   HelpMarkdownCommand(*root),
   };
   return RunCommand(*root, commands, {argv + 1, argv + argc}, console);
 }

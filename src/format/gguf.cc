@@ -299,6 +299,13 @@ absl::StatusOr<GgufFile> GgufParser::Parse() {
 
 }  // namespace
 
+uint32_t GgmlTypeNumber(ElementType type) {
+  const auto* const found =
+      std::find_if(std::begin(kGgmlTypes), std::end(kGgmlTypes),
+                   [&](const GgmlType& known) { return known.dtype == type; });
+  return found->number;  // every type of ours is one of GGML's
+}
+
 absl::StatusOr<GgufFile> ParseGguf(absl::Span<const std::byte> file,
                                    const std::string& what) {
   return GgufParser(file, what).Parse();

@@ -22,6 +22,9 @@ namespace headcount {
 inline constexpr size_t kMaxGgufNameBytes = 64;  // of a tensor; GGML's limit
 inline constexpr uint32_t kMaxGgufRank = 4;
 
+// The number of a type in a file (enum ggml_type).
+uint32_t GgmlTypeNumber(ElementType type);
+
 // Movable, not copyable. Thread-safe to read.
 struct GgufFile {
   std::unique_ptr<MappedFile> file;  // what OpenGguf mapped, else null

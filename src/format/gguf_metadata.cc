@@ -162,6 +162,36 @@ bool GgufMetadata::Has(std::string_view key) const {
   return values_.contains(key);
 }
 
+bool GgufMetadata::IsArray(std::string_view key) const {
+  const auto found = values_.find(key);
+  return found != values_.end() && found->second.is_array;
+}
+
+std::vector<std::string_view> GgufMetadata::keys() const {
+  std::vector<std::string_view> keys;
+  for (const auto& [key, value] : values_) keys.push_back(key);
+  return keys;
+}
+
+absl::StatusOr<std::string> GgufMetadata::Encoded(std::string_view key) const {
+  const auto found = values_.find(key);
+  if (found == values_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat(what_, ": has no key ", Quoted(key)));
+  }
+  const Value& value = found->second;
+  std::string encoded;
+  const auto append = [&](auto number) {
+    encoded.append(reinterpret_cast<const char*>(&number), sizeof(number));
+  };
+  if (value.is_array) append(static_cast<uint32_t>(Type::kArray));
+  append(static_cast<uint32_t>(value.type));
+  if (value.is_array) append(value.count);
+  encoded.append(reinterpret_cast<const char*>(value.bytes.data()),
+                 value.bytes.size());
+  return encoded;
+}
+
 absl::Status GgufMetadata::Invalid(std::string_view key,
                                    std::string_view message) const {
   return absl::InvalidArgumentError(

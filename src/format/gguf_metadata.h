@@ -37,6 +37,10 @@ class GgufMetadata {
                                            const std::string& what);
 
   bool Has(std::string_view key) const;
+  // False of a scalar, and where there is no such key.
+  bool IsArray(std::string_view key) const;
+  // All of them, by name; they lie in the file.
+  std::vector<std::string_view> keys() const;
 
   // What the file is called in errors, and an InvalidArgument about `key`.
   const std::string& what() const { return what_; }
@@ -53,6 +57,9 @@ class GgufMetadata {
       std::string_view key) const;
   absl::StatusOr<std::vector<int64_t>> Ints(std::string_view key) const;
   absl::StatusOr<std::vector<double>> Numbers(std::string_view key) const;
+
+  // Type and value of `key`, byte for byte as the file has them.
+  absl::StatusOr<std::string> Encoded(std::string_view key) const;
 
  private:
   // As the file numbers them.

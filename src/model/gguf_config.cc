@@ -28,9 +28,10 @@ struct Architecture {
   bool qk_norm;
 };
 
-// llama is Mistral's too.
+// llama is Mistral's too; deci is for layers that differ in their heads.
 constexpr Architecture kArchitectures[] = {
     {.name = "llama", .paired_rows = true, .qk_norm = false},
+    {.name = "deci", .paired_rows = true, .qk_norm = false},
     {.name = "qwen2", .paired_rows = false, .qk_norm = false},
     {.name = "qwen3", .paired_rows = false, .qk_norm = true},
 };
@@ -78,6 +79,14 @@ void CheckServed(GgufFields& fields) {
   }
 }
 
+// Widths of the feed-forward networks; an array may have zeros, a layer
+// without.
+std::vector<int32_t> ParseFfn(GgufFields& fields, int32_t layers) {
+  constexpr char kKey[] = "feed_forward_length";
+  return fields.PerLayer(kKey, layers,
+                         {fields.IsArray(kKey) ? 0 : kFfn.min, kFfn.max});
+}
+
 // 0 query heads and 0 KV heads: a layer without attention.
 std::vector<LayerShape> ParseHeads(GgufFields& fields, int32_t layers) {
   constexpr IntRange kHeadsOrNone{0, kHeads.max};
@@ -89,6 +98,13 @@ std::vector<LayerShape> ParseHeads(GgufFields& fields, int32_t layers) {
           : query;
   std::vector<LayerShape> heads;
   for (size_t i = 0; i < query.size(); ++i) {
+    if (query[i] != 0 && kv[i] == 0) {
+      fields.Fail("attention.head_count_kv",
+                  absl::StrCat("0, but attention.head_count ", query[i],
+                               " of layer ", i,
+                               ": a linear layer in place of attention is not "
+                               "supported"));
+    }
     if ((query[i] == 0) != (kv[i] == 0) ||
         (kv[i] != 0 && query[i] % kv[i] != 0)) {
       fields.Fail("attention.head_count_kv",
@@ -272,7 +288,7 @@ absl::StatusOr<ModelConfig> ParseGgufConfig(const GgufFile& file) {
   config.max_context = fields.Int("context_length", kMaxContext);
   config.rms_epsilon =
       fields.Number("attention.layer_norm_rms_epsilon", kEpsilon);
-  config.ffn = fields.PerLayer("feed_forward_length", config.layers, kFfn);
+  config.ffn = ParseFfn(fields, config.layers);
   config.heads = ParseHeads(fields, config.layers);
   if (!fields.status().ok()) return fields.status();
   config.head_dim = ParseHeadDim(fields, config);

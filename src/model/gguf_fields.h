@@ -26,6 +26,10 @@ class GgufFields {
   GgufFields(const GgufMetadata& metadata, std::string_view architecture);
 
   bool Has(std::string_view key) const { return metadata_.Has(Name(key)); }
+  // False of a scalar, and where there is no such key.
+  bool IsArray(std::string_view key) const {
+    return metadata_.IsArray(Name(key));
+  }
 
   int32_t Int(std::string_view key, IntRange range,
               std::optional<int32_t> absent = std::nullopt);

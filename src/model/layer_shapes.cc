@@ -78,10 +78,15 @@ std::vector<LayerShape> PairHeads(JsonFields& fields, const char* query_heads,
   return shapes;
 }
 
-// Also DeciLM's name for a list.
-const char* KvHeadsKey(const JsonFields& fields) {
-  constexpr const char* kPerLayer = "num_key_value_heads_per_layer";
-  return fields.Has(kPerLayer) ? kPerLayer : "num_key_value_heads";
+// A list may have a name of its own, beside that of the number: DeciLM's for KV
+// heads, and others after it.
+const char* KeyOf(const JsonFields& fields, const char* key,
+                  const char* per_layer) {
+  return fields.Has(per_layer) ? per_layer : key;
+}
+
+const char* QueryHeadsKey(const JsonFields& fields) {
+  return KeyOf(fields, "num_attention_heads", "num_attention_heads_per_layer");
 }
 
 // head_dim is its own key where heads were pruned or widened, and hidden /
@@ -91,10 +96,10 @@ int32_t ParseHeadDim(JsonFields& fields, int32_t hidden) {
   int32_t head_dim = 0;
   if (fields.Has("head_dim")) {
     head_dim = fields.Int("head_dim", kHeadDim);
-  } else if (IsList(fields, kQueryHeads)) {
+  } else if (IsList(fields, QueryHeadsKey(fields))) {
     fields.Fail("head_dim",
-                "missing; it does not follow from a list of "
-                "num_attention_heads");
+                absl::StrCat("missing; it does not follow from a list of ",
+                             QueryHeadsKey(fields)));
   } else {
     const int32_t query_heads = fields.Int(kQueryHeads, kHeads);
     if (hidden % query_heads != 0) {
@@ -277,9 +282,14 @@ absl::Status ParseLayerShapes(JsonFields& fields, ModelConfig* config) {
     absl::Status status = ParseBlocks(fields, config);
     if (!status.ok()) return status;
   } else {
-    config->heads = PairHeads(fields, "num_attention_heads", KvHeadsKey(fields),
-                              config->layers);
-    config->ffn = PerLayer(fields, "intermediate_size", kFfn, config->layers);
+    config->heads = PairHeads(
+        fields, QueryHeadsKey(fields),
+        KeyOf(fields, "num_key_value_heads", "num_key_value_heads_per_layer"),
+        config->layers);
+    config->ffn = PerLayer(
+        fields,
+        KeyOf(fields, "intermediate_size", "intermediate_size_per_layer"), kFfn,
+        config->layers);
   }
   config->head_dim = ParseHeadDim(fields, config->hidden);
   ParseWindows(fields, config);

@@ -1,6 +1,5 @@
 #include "model/model.h"
 
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -10,56 +9,11 @@
 #include "model/at_path.h"
 #include "model/decoder.h"
 #include "model/heads_file.h"
-#include "model/output_repair.h"
+#include "model/pruned_checkpoint.h"
 #include "model/weights.h"
 
 namespace headcount {
 namespace {
-
-void Join(const HeadMask& from, HeadMask* to) {
-  for (const auto& [layer, heads] : from.pruned) {
-    to->pruned[layer].insert(heads.begin(), heads.end());
-  }
-}
-
-// Joins what a mask file says of heads to `mask` and `rules`, which has the
-// last word, and returns all that it says: nothing if there is no file.
-absl::StatusOr<HeadsFile> JoinMaskFile(const std::string& mask_file,
-                                       const ModelConfig& config,
-                                       HeadMask* mask, KvHeadRules* rules) {
-  if (mask_file.empty()) return HeadsFile();
-  absl::StatusOr<HeadsFile> file = ReadHeadsFile(mask_file, config);
-  if (!file.ok()) return file;
-  Join(file->mask, mask);
-  for (const auto& [layer, heads] : file->streaming) {
-    for (const auto& [head, of_file] : heads) {
-      KvHeadRule& rule = (*rules)[layer][head];
-      if (!rule.retention.has_value()) rule.retention = of_file.retention;
-    }
-  }
-  return file;
-}
-
-// None if `path` is empty.
-absl::StatusOr<std::optional<OutputRepair>> OpenRepair(const std::string& path,
-                                                       const HeadLayout& layout,
-                                                       int32_t hidden) {
-  if (path.empty()) return std::nullopt;
-  absl::StatusOr<OutputRepair> repair =
-      OutputRepair::Open(path, layout, hidden);
-  if (!repair.ok()) return repair.status();
-  return *std::move(repair);
-}
-
-absl::Status CheckMadeFor(const std::string& mask_file,
-                          const std::string& made_for,
-                          const std::string& weights,
-                          const std::string& sha256) {
-  if (sha256 == made_for) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(mask_file, ": base.sha256: made for weights ", made_for,
-                   ", but those of ", weights, " are ", sha256));
-}
 
 absl::StatusOr<HeadLayout> LayoutOf(const ModelConfig& config,
                                     const HeadMask& mask, KvDtype kv_dtype,
@@ -95,18 +49,14 @@ struct Model::Impl {
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
                                                    Backend* backend) {
-  absl::StatusOr<ModelConfig> config = ReadModelConfig(options.path);
-  if (!config.ok()) return config.status();
-  HeadMask mask = options.mask;
-  Join(config->pruned_heads, &mask);
-  KvHeadRules rules = options.kv_head_rules;
-  const absl::StatusOr<HeadsFile> file =
-      JoinMaskFile(options.mask_file, *config, &mask, &rules);
-  if (!file.ok()) return file.status();
-  absl::StatusOr<HeadLayout> layout =
-      LayoutOf(*config, mask, options.kv_dtype, rules);
-  if (!layout.ok()) return AtPath(options.path, layout.status());
-  const HeadLayout kept = *std::move(layout);
+  absl::StatusOr<PrunedCheckpoint> files =
+      OpenPruned({.path = options.path,
+                  .mask = options.mask,
+                  .mask_file = options.mask_file,
+                  .kv_dtype = options.kv_dtype,
+                  .kv_head_rules = options.kv_head_rules});
+  if (!files.ok()) return files.status();
+  const HeadLayout& kept = files->layout;
   const absl::Status kernels = CheckKernels(kept, *backend);
   if (!kernels.ok()) return AtPath(options.path, kernels);
   absl::StatusOr<std::shared_ptr<const Variant>> whole =
@@ -116,25 +66,13 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options,
   auto impl = std::make_unique<Impl>();
   impl->backend = backend;
   impl->path = options.path;
-  impl->config = *std::move(config);
+  impl->config = std::move(files->config);
+  impl->sha256 = std::move(files->sha256);
   impl->whole = *std::move(whole);
-  absl::StatusOr<Checkpoint> checkpoint = Checkpoint::Open(options.path);
-  if (!checkpoint.ok()) return checkpoint.status();
-  if (!file->base_sha256.empty()) {
-    absl::StatusOr<std::string> sha256 = checkpoint->Sha256();
-    if (!sha256.ok()) return sha256.status();
-    const absl::Status same = CheckMadeFor(options.mask_file, file->base_sha256,
-                                           options.path, *sha256);
-    if (!same.ok()) return same;
-    impl->sha256 = *std::move(sha256);
-  }
-  absl::StatusOr<std::optional<OutputRepair>> repair =
-      OpenRepair(file->repair, impl->whole->layout(), impl->config.hidden);
-  if (!repair.ok()) return repair.status();
   absl::StatusOr<Weights> weights =
       LoadWeights(impl->config, impl->whole->layout(),
-                  {.checkpoint = &*checkpoint,
-                   .repair = repair->has_value() ? &**repair : nullptr,
+                  {.checkpoint = &files->checkpoint,
+                   .repair = files->repair ? &*files->repair : nullptr,
                    .progress = options.progress},
                   options.precision, backend);
   if (!weights.ok()) return AtPath(options.path, weights.status());
@@ -180,7 +118,7 @@ absl::StatusOr<std::shared_ptr<const Variant>> Model::MakeVariant(
     if (!same.ok()) return same;
   }
   // What no weights of this checkpoint run needs no second mention.
-  Join(impl_->config.pruned_heads, &mask);
+  JoinMask(impl_->config.pruned_heads, &mask);
   if (options.mask.empty() && options.mask_file.empty())
     mask = MaskOf(layout());
   absl::StatusOr<HeadLayout> kept =

@@ -59,7 +59,9 @@ struct ModelConfig {
   bool tied_output = false;
   int32_t bos_id = -1;           // -1: none
   std::vector<int32_t> eos_ids;  // of generation_config.json, else config
-  HeadMask pruned_heads;         // the old Hugging Face key
+  // The old Hugging Face key. The weights may hold these heads, or have lost
+  // them already (model/stored_heads.h).
+  HeadMask pruned_heads;
   WeightNaming naming = WeightNaming::kHuggingFace;
   // Rows of each head's query and key projection, and their biases, are in the
   // order 0, D/2, 1, D/2 + 1, ...: pairs that are rotated together are

@@ -4,45 +4,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/types/span.h"
+#include "model/find_weight.h"
+#include "model/head_rows.h"
+#include "model/stored_heads.h"
 #include "model/weight_names.h"
 
 namespace headcount {
 namespace {
-
-// Rows or columns of a tensor, `step` apart.
-struct Run {
-  int64_t first = 0;
-  int64_t count = 0;
-  int64_t step = 1;
-};
-
-// The rows of `heads`, whose pairs lie together: of each head the even ones,
-// which are its first half, then the odd ones (ModelConfig::paired_rows).
-std::vector<Run> PairedRunsOf(absl::Span<const int> heads, int head_dim) {
-  std::vector<Run> runs;
-  for (int head : heads) {
-    const int64_t first = int64_t{head} * head_dim;
-    runs.push_back({first, head_dim / 2, 2});
-    runs.push_back({first + 1, head_dim / 2, 2});
-  }
-  return runs;
-}
-
-// The rows of `heads`, which rise, joined where heads are neighbours.
-std::vector<Run> RunsOf(absl::Span<const int> heads, int head_dim) {
-  std::vector<Run> runs;
-  for (int head : heads) {
-    const int64_t first = int64_t{head} * head_dim;
-    if (!runs.empty() && runs.back().first + runs.back().count == first) {
-      runs.back().count += head_dim;
-    } else {
-      runs.push_back({first, head_dim});
-    }
-  }
-  return runs;
-}
 
 // Where rounding costs most: softmax raises the errors of queries and keys to
 // an exponent, and the input of `down`, a product of two, has the most
@@ -84,9 +53,14 @@ class WeightLoader {
   }
 
   void LoadAttention(size_t layer, LayerWeights* weights);
-  void LoadAttentionOut(size_t layer, const std::vector<Run>& q_runs,
+  void LoadBiasAlone(size_t layer, LayerWeights* weights);
+  void LoadAttentionOut(size_t layer, int64_t q, const std::vector<Run>& q_runs,
                         LayerWeights* weights);
   void LoadFeedForward(int64_t ffn, LayerWeights* weights);
+
+  int64_t Width(const std::vector<int>& heads) const {
+    return static_cast<int64_t>(heads.size()) * layout_.head_dim();
+  }
 
   // The weight or bias of that name (after prefix_), all of it. Null after an
   // error.
@@ -151,33 +125,39 @@ absl::StatusOr<Weights> WeightLoader::Load() {
 
 void WeightLoader::LoadAttention(size_t layer, LayerWeights* weights) {
   const LayerHeads& heads = layout_.layers()[layer];
-  if (heads.dense.query_heads == 0) return;
+  const StoredHeads stored = StoredHeadsOf(config_, checkpoint_, layer);
+  if (stored.query_heads.empty()) {
+    LoadBiasAlone(layer, weights);
+    return;
+  }
+  const int head_dim = layout_.head_dim();
   const int64_t hidden = config_.hidden;
-  const int64_t q = int64_t{heads.dense.query_heads} * layout_.head_dim();
-  const int64_t kv = int64_t{heads.dense.kv_heads} * layout_.head_dim();
-  std::vector<int> kv_heads;
-  for (const KvHead& head : heads.kv_heads) kv_heads.push_back(head.index);
-  const std::vector<Run> q_runs = RunsOf(heads.query_heads, layout_.head_dim());
-  const std::vector<Run> kv_runs = RunsOf(kv_heads, layout_.head_dim());
+  const int64_t q = Width(stored.query_heads);
+  const int64_t kv = Width(stored.kv_heads);
+  std::vector<int> kept_kv;
+  for (const KvHead& head : heads.kv_heads) kept_kv.push_back(head.index);
+  const std::vector<int> q_heads =
+      PositionsOf(heads.query_heads, stored.query_heads);
+  const std::vector<int> kv_heads = PositionsOf(kept_kv, stored.kv_heads);
+  const std::vector<Run> v_rows = RunsOf(kv_heads, head_dim);
   const auto rotated_runs = config_.paired_rows ? PairedRunsOf : RunsOf;
-  const std::vector<Run> q_rows =
-      rotated_runs(heads.query_heads, layout_.head_dim());
-  const std::vector<Run> k_rows = rotated_runs(kv_heads, layout_.head_dim());
+  const std::vector<Run> q_rows = rotated_runs(q_heads, head_dim);
+  const std::vector<Run> k_rows = rotated_runs(kv_heads, head_dim);
 
   // All are checked, and counted as pruned, even if nothing of them is kept.
   const KeptRows norm = Weight(names_.attention_norm, {hidden});
   const std::vector<KeptRows> qkv = {
       Kept(names_.query, kWeight, {q, hidden}, q_rows),
       Kept(names_.key, kWeight, {kv, hidden}, k_rows),
-      Kept(names_.value, kWeight, {kv, hidden}, kv_runs)};
+      Kept(names_.value, kWeight, {kv, hidden}, v_rows)};
   if (heads.has_attention()) {
     weights->attention_norm = Vector({norm});
     weights->qkv = Rows(qkv, kWideInput);
   }
-  LoadAttentionOut(layer, q_runs, weights);
+  LoadAttentionOut(layer, q, RunsOf(q_heads, head_dim), weights);
   if (config_.qk_norm) {
-    const KeptRows q_norm = Weight(names_.query_norm, {layout_.head_dim()});
-    const KeptRows k_norm = Weight(names_.key_norm, {layout_.head_dim()});
+    const KeptRows q_norm = Weight(names_.query_norm, {head_dim});
+    const KeptRows k_norm = Weight(names_.key_norm, {head_dim});
     if (heads.has_attention()) {
       weights->q_norm = Vector({q_norm});
       weights->k_norm = Vector({k_norm});
@@ -187,17 +167,35 @@ void WeightLoader::LoadAttention(size_t layer, LayerWeights* weights) {
     const std::vector<KeptRows> bias = {
         Kept(names_.query, kBias, {q}, q_rows),
         Kept(names_.key, kBias, {kv}, k_rows),
-        Kept(names_.value, kBias, {kv}, kv_runs)};
+        Kept(names_.value, kBias, {kv}, v_rows)};
     if (heads.has_attention()) weights->qkv_bias = Vector(bias);
   }
 }
 
-// The output projection, or what repairs it.
-void WeightLoader::LoadAttentionOut(size_t layer,
+// Of a layer whose heads the file does not hold: the bias of the output
+// projection is all that may be there of its attention.
+void WeightLoader::LoadBiasAlone(size_t layer, LayerWeights* weights) {
+  const TensorView* const repaired =
+      repair_ == nullptr ? nullptr : repair_->bias(layer);
+  if (repaired != nullptr) {
+    const int64_t read = read_bytes_;  // of the file
+    weights->constant_out = Column({repaired, {}});
+    read_bytes_ = read;
+    return;
+  }
+  if (!config_.attention_out_bias ||
+      checkpoint_.Find(absl::StrCat(prefix_, names_.attention_out, kBias)) ==
+          nullptr) {
+    return;
+  }
+  weights->constant_out = Column(Bias(names_.attention_out, config_.hidden));
+}
+
+// The output projection, or what repairs it. q: columns that the file has.
+void WeightLoader::LoadAttentionOut(size_t layer, int64_t q,
                                     const std::vector<Run>& q_runs,
                                     LayerWeights* weights) {
   const LayerHeads& heads = layout_.layers()[layer];
-  const int64_t q = int64_t{heads.dense.query_heads} * layout_.head_dim();
   const KeptRows out = Weight(names_.attention_out, {config_.hidden, q});
   KeptRows bias;
   if (config_.attention_out_bias) {
@@ -247,33 +245,13 @@ KeptRows WeightLoader::Kept(const char* name, const char* suffix,
                             const std::vector<int64_t>& shape,
                             const std::vector<Run>& runs) {
   if (!status_.ok()) return {};
-  const std::string full_name = absl::StrCat(prefix_, name, suffix);
-  const TensorView* tensor = checkpoint_.Find(full_name);
-  if (tensor == nullptr) {
-    const auto unread = checkpoint_.unread().find(full_name);
-    status_ = absl::InvalidArgumentError(
-        unread == checkpoint_.unread().end()
-            ? absl::StrCat("tensor ", full_name, " is missing; ", names_.config,
-                           " one of shape [", absl::StrJoin(shape, ", "), "]")
-            : absl::StrCat("tensor ", full_name, " is stored as ",
-                           std::string(unread->second.type_name),
-                           ", which is not supported"));
+  const absl::StatusOr<const TensorView*> found = FindWeight(
+      checkpoint_, names_, absl::StrCat(prefix_, name, suffix), shape);
+  if (!found.ok()) {
+    status_ = found.status();
     return {};
   }
-  if (tensor->shape != shape) {
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat("tensor ", full_name, " has shape [",
-                     absl::StrJoin(tensor->shape, ", "), "], but ",
-                     names_.config, " [", absl::StrJoin(shape, ", "), "]"));
-    return {};
-  }
-  if (shape.size() == 1 && IsQuantized(tensor->dtype)) {
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat("tensor ", full_name, " is stored as ",
-                     std::string(ElementTypeName(tensor->dtype)),
-                     ", but a vector has to be F32, F16 or BF16"));
-    return {};
-  }
+  const TensorView* const tensor = *found;
   file_bytes_ += static_cast<int64_t>(tensor->data.size());
   return {tensor, runs};
 }

@@ -49,8 +49,10 @@ struct Weights {
 
 // Names are those of weight_names.h. Every tensor that `config` implies must be
 // there with its shape, pruned or not, and an error names the tensor; others
-// are ignored. Rows and columns of pruned heads are never read. What `repair`
-// has, which may be null, stands in for the output projections of attention.
+// are ignored. Heads of config.json's `pruned_heads` may be out of the tensors
+// already (model/stored_heads.h). Rows and columns of pruned heads are never
+// read. What `repair` has, which may be null, stands in for the output
+// projections of attention.
 struct WeightSources {
   const Checkpoint* checkpoint = nullptr;
   const OutputRepair* repair = nullptr;  // null: none

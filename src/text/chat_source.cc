@@ -52,7 +52,8 @@ absl::StatusOr<ChatSource> ReadGguf(const std::string& path,
   if (!text.ok()) return InvalidField(kKey, "is not a string");
   absl::StatusOr<std::string> sha256 = Sha256Hex(*text);
   if (!sha256.ok()) return sha256.status();
-  ChatSource source{.sha256 = *std::move(sha256), .bos = {}, .eos = {}};
+  ChatSource source{
+      .sha256 = *std::move(sha256), .bos = {}, .eos = {}, .text = *text};
   absl::StatusOr<std::string> bos =
       GgufToken(metadata, "tokenizer.ggml.bos_token_id", tokenizer);
   if (!bos.ok()) return bos.status();
@@ -130,7 +131,8 @@ absl::StatusOr<ChatSource> ReadChatSource(const std::string& path,
   if (text->empty()) return NoTemplate();
   absl::StatusOr<std::string> sha256 = Sha256Hex(*text);
   if (!sha256.ok()) return sha256.status();
-  ChatSource source{.sha256 = *std::move(sha256), .bos = {}, .eos = {}};
+  ChatSource source{
+      .sha256 = *std::move(sha256), .bos = {}, .eos = {}, .text = *text};
   absl::StatusOr<std::string> bos = ConfigToken(config, "bos_token");
   if (!bos.ok()) return bos.status();
   source.bos = *std::move(bos);

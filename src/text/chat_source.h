@@ -13,6 +13,7 @@ struct ChatSource {
   std::string sha256;  // of the text of its template, in hex
   std::string bos;     // spellings of its tokens; empty: none
   std::string eos;
+  std::string text = {};  // of its template
 };
 
 // From a GGUF file, or from chat_template.jinja or tokenizer_config.json of a

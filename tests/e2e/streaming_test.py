@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import tempfile
 import unittest
 
@@ -40,6 +41,7 @@ class Streaming(unittest.TestCase):
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory(prefix="headcount_e2e_")
         cls.addClassCleanup(folder.cleanup)
+        cls.folder = folder.name
         wide = {"layer": 1, "kv_heads": ["0-3"],
                 "streaming": {"sink": 16, "recent": 6000}}
         cls.server = served.Server(models=[
@@ -109,6 +111,17 @@ class Streaming(unittest.TestCase):
                    for name in ("streaming", "by-file", "variant")]
         self.assertEqual(answers[0], answers[1])
         self.assertEqual(answers[0], answers[2])
+
+    def test_export_says_that_it_cannot_carry_it(self):
+        out = os.path.join(self.folder, "exported")
+        done = subprocess.run(
+            [served.BINARY, "export", served.MAILROOM, "--mask",
+             mask_file(self.folder), "--out", out],
+            capture_output=True, text=True, check=False,
+            env=served.environment())
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("stream: which tokens a head keeps", done.stderr)
+        self.assertFalse(os.path.exists(out))
 
     def test_a_window_over_all_tokens_changes_no_answer(self):
         prompt = PROMPT[:1000]

@@ -20,6 +20,7 @@ ALLOWED = {
     "kv": {"heads", "base"},
     "backend": {"heads", "base"},
     "model": {"backend", "heads", "format", "base"},
+    "export": {"model", "backend", "heads", "text", "format", "base"},
     "engine": {"model", "backend", "kv", "heads", "text", "base"},
 }
 ALLOWED["server"] = set(ALLOWED)

@@ -139,6 +139,45 @@ TEST(GgufConfig, ReadsWidthsOfEveryLayer) {
       SmallFile().Ints("llama.feed_forward_length", {112, 112, 96}).Parse();
   ASSERT_TRUE(found.ok()) << found.status();
   EXPECT_THAT(found->ffn, ElementsAre(112, 112, 96));
+  const auto without =
+      SmallFile().Ints("llama.feed_forward_length", {112, 0, 96}).Parse();
+  ASSERT_TRUE(without.ok()) << without.status();
+  EXPECT_THAT(without->ffn, ElementsAre(112, 0, 96));
+}
+
+// Planners that looked at layer 0 alone took such a model for one without a KV
+// cache.
+TEST(GgufConfig, HeadCountsMayBeginWithZero) {
+  const auto found = SmallFile()
+                         .Ints("llama.attention.head_count", {0, 6, 6})
+                         .Ints("llama.attention.head_count_kv", {0, 2, 1})
+                         .Parse();
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_THAT(found->heads, ElementsAre(LayerShape{0, 0}, LayerShape{6, 2},
+                                        LayerShape{6, 1}));
+  EXPECT_EQ(found->head_dim, 16);
+}
+
+TEST(GgufConfig, ReadsTheArchitectureWhoseLayersDiffer) {
+  const auto found = SmallFile()
+                         .Text("general.architecture", "deci")
+                         .Int("deci.block_count", 3)
+                         .Int("deci.embedding_length", 96)
+                         .Ints("deci.feed_forward_length", {112, 96, 0})
+                         .Int("deci.context_length", 512)
+                         .Ints("deci.attention.head_count", {6, 3, 0})
+                         .Ints("deci.attention.head_count_kv", {2, 1, 0})
+                         .Int("deci.attention.key_length", 32)
+                         .Float("deci.attention.layer_norm_rms_epsilon", 1e-5F)
+                         .Parse();
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->architecture, "deci");
+  EXPECT_TRUE(found->paired_rows);
+  EXPECT_FALSE(found->qk_norm);
+  EXPECT_THAT(found->heads, ElementsAre(LayerShape{6, 2}, LayerShape{3, 1},
+                                        LayerShape{0, 0}));
+  EXPECT_THAT(found->ffn, ElementsAre(112, 96, 0));
+  EXPECT_EQ(found->head_dim, 32);
 }
 
 TEST(GgufConfig, HasTheDefaultsOfLlamaCpp) {
@@ -222,8 +261,7 @@ TEST(GgufConfig, NamesTheKeyThatIsMissingOrOutOfRange) {
        "key 'general.architecture' is one integer, not a string"},
       {[](F& f) { f.Text("general.architecture", "mamba"); },
        "key 'general.architecture': \"mamba\" is not served; served: llama, "
-       "qwen2, "
-       "qwen3"},
+       "deci, qwen2, qwen3"},
       {[](F& f) { f.Without("llama.block_count"); },
        "has no key 'llama.block_count'"},
       {[](F& f) { f.Text("llama.block_count", "3"); },
@@ -274,7 +312,8 @@ TEST(GgufConfig, NamesHeadsThatAreImpossible) {
       {[](F& f) {
          f.Ints("llama.attention.head_count_kv", {2, 0, 2});
        },
-       "0 does not divide attention.head_count 6 of layer 1"},
+       "key 'llama.attention.head_count_kv': 0, but attention.head_count 6 of "
+       "layer 1: a linear layer in place of attention is not supported"},
       {[&](F& f) { f.Int(heads, 10); },
        "key 'llama.attention.head_count': 10 does not divide embedding_length "
        "96"},

@@ -66,6 +66,12 @@ TEST(LayerShapes, ReadsHeadsOfEveryLayer) {
       {R"({"model_type": "deci", "num_key_value_heads": 6,
            "num_key_value_heads_per_layer": [3, 3, 2, 1]})",
        {{6, 3}, {6, 3}, {6, 2}, {6, 1}}},
+      // Other pruners' names, which win over the number beside them.
+      {R"({"num_attention_heads_per_layer": [6, 0, 3, 8],
+           "num_key_value_heads_per_layer": [2, 0, 3, 1]})",
+       {{6, 2}, {0, 0}, {3, 3}, {8, 1}}},
+      {R"({"num_attention_heads_per_layer": [6, 0, 2, 8]})",
+       {{6, 2}, {0, 0}, {2, 2}, {8, 2}}},
   };
   for (const GoodHeads& expected : kCases) {
     EXPECT_EQ(ParseOrDie(Patched(expected.patch)).heads, expected.heads)
@@ -76,6 +82,11 @@ TEST(LayerShapes, ReadsHeadsOfEveryLayer) {
 TEST(LayerShapes, ReadsWidthsOfEveryLayer) {
   EXPECT_THAT(
       ParseOrDie(Patched(R"({"intermediate_size": [64, 0, 112, 16]})")).ffn,
+      ElementsAre(64, 0, 112, 16));
+  EXPECT_THAT(
+      ParseOrDie(
+          Patched(R"({"intermediate_size_per_layer": [64, 0, 112, 16]})"))
+          .ffn,
       ElementsAre(64, 0, 112, 16));
 }
 
@@ -197,6 +208,8 @@ TEST(LayerShapes, RefusesListsThatDoNotFit) {
        "num_attention_heads[1]: ", "a whole number"},
       {R"({"num_attention_heads": [6, 6, 6, 6], "head_dim": null})",
        "head_dim: missing", "list of num_attention_heads"},
+      {R"({"num_attention_heads_per_layer": [6, 6, 6, 6], "head_dim": null})",
+       "head_dim: missing", "list of num_attention_heads_per_layer"},
       {R"({"intermediate_size": [1, 2]})",
        "intermediate_size: ", "lists 2 layers"},
       {R"({"model_type": "mistral", "sliding_window": 0})", "sliding_window: 0",
