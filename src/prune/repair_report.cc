@@ -38,6 +38,12 @@ std::string SplitRow(const std::string& split, const RepairReport& report,
       "td");
 }
 
+std::string WhatCame(const RepairStep& step) {
+  if (step.accepted) return "accepted";
+  return step.with < step.without ? "gave way to a better one"
+                                  : "left as it was";
+}
+
 }  // namespace
 
 std::string CountRepaired(const RepairReport& report) {
@@ -82,8 +88,7 @@ std::string RenderRepair(const RepairReport& report) {
   for (const RepairStep& step : report.steps) {
     page += HtmlRow({absl::StrCat(step.layer), step.refit_on,
                      absl::StrFormat("%.6f", step.without),
-                     absl::StrFormat("%.6f", step.with),
-                     step.accepted ? "accepted" : "left as it was"},
+                     absl::StrFormat("%.6f", step.with), WhatCame(step)},
                     "td", step.accepted && report.written ? "chosen" : "");
   }
   page += "</table></div>\n";

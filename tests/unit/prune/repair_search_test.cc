@@ -126,6 +126,8 @@ TEST(SearchRepair, TakesTheBestOfALayer) {
   }
   EXPECT_THAT(accepted, ElementsAre(false, true, false));
   EXPECT_THAT(CountRepaired(result->report), HasSubstr("1 of 1 layers (4)"));
+  EXPECT_THAT(RenderRepair(result->report),
+              HasSubstr("<td>gave way to a better one</td>"));
 }
 
 TEST(SearchRepair, WithoutALayerThatHelpsReadsNoTest) {
