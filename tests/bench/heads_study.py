@@ -20,7 +20,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 SPLITS = {"rank": "train", "select": "dev", "test": "test"}
 SHARES = (50, 25)
@@ -75,15 +74,11 @@ class Study:
             server = subprocess.Popen(
                 [self.binary, "serve", *arguments, "--listen", self.address,
                  "--metrics-listen", "127.0.0.1:0", "--drain-grace", "0s"],
-                stderr=log)
+                stdout=subprocess.PIPE, stderr=log)
         try:
-            while subprocess.run(
-                    [self.binary, "health", "--address", self.address],
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                    check=False).returncode:
-                if server.poll() is not None:
-                    sys.exit(f"no server: see {self.path('serve.log')}")
-                time.sleep(0.2)
+            # It says where it listens as soon as it does.
+            if not server.stdout.readline():
+                sys.exit(f"no server: see {self.path('serve.log')}")
             yield
         finally:
             server.terminate()
