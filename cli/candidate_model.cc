@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/heads_json.h"
+#include "cli/repair_file.h"
 #include "cli/write_file.h"
 #include "headcount/v1/model.grpc.pb.h"
 
@@ -69,7 +70,8 @@ CandidateModel::~CandidateModel() {
   std::filesystem::remove_all(folder_, ignored);
 }
 
-absl::Status CandidateModel::Serve(Json mask, const std::string& tensors,
+absl::Status CandidateModel::Serve(Json mask,
+                                   const std::vector<LayerRepair>& repair,
                                    const Client& client, OpenCalls* calls) {
   // Before the file that it has mapped is replaced.
   if (loaded_) {
@@ -77,10 +79,10 @@ absl::Status CandidateModel::Serve(Json mask, const std::string& tensors,
     if (!status.ok()) return status;
     loaded_ = false;
   }
-  if (!tensors.empty()) {
+  if (!repair.empty()) {
     AddRepair(kTensorsFile, &mask);
-    absl::Status status = WriteFile(
-        (std::filesystem::path(folder_) / kTensorsFile).string(), tensors);
+    absl::Status status = WriteRepair(
+        (std::filesystem::path(folder_) / kTensorsFile).string(), repair);
     if (!status.ok()) return status;
   }
   absl::Status status = WriteFile(spec_.heads().mask_file(), mask.dump());

@@ -4,12 +4,13 @@
 //
 //   auto candidate = CandidateModel::Create(dense_spec);
 //   auto server = LocalServer::Start({dense_spec, (*candidate)->spec()});
-//   status = (*candidate)->Serve(mask, tensors, client, &calls);
+//   status = (*candidate)->Serve(mask, repair, client, &calls);
 #pragma once
 
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,6 +18,7 @@
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "headcount/config/v1/config.pb.h"
+#include "prune/repair_search.h"
 
 namespace headcount {
 
@@ -32,9 +34,9 @@ class CandidateModel {
   // For the server, which does not load it at start.
   const config::v1::ModelSpec& spec() const { return spec_; }
 
-  // Loads it with that mask file, format heads/1, in the place of what it was;
-  // `tensors`: the bytes of the repair's file, empty for none.
-  absl::Status Serve(Json mask, const std::string& tensors,
+  // Loads it with that mask file, format heads/1, in the place of what it was,
+  // and with that repair of it; empty: none.
+  absl::Status Serve(Json mask, const std::vector<LayerRepair>& repair,
                      const Client& client, OpenCalls* calls);
 
  private:

@@ -22,6 +22,7 @@
 #include "cli/prune_sources.h"
 #include "cli/prune_task.h"
 #include "cli/prune_view.h"
+#include "cli/repair_file.h"
 #include "cli/rpc_gate_scorer.h"
 #include "cli/score_journal.h"
 #include "cli/served_answers.h"
@@ -31,7 +32,6 @@
 #include "headcount/v1/model.pb.h"
 #include "model/heads_file.h"
 #include "prune/prune_pipeline.h"
-#include "prune/repair_file.h"
 
 namespace headcount {
 namespace {
@@ -222,7 +222,7 @@ absl::Status PruneRun::WriteMask() const {
   if (!repair_.empty()) {
     const std::filesystem::path tensors =
         Beside(options_.out, ".repair.safetensors");
-    absl::Status status = WriteFile(tensors.string(), RepairFile(repair_));
+    absl::Status status = WriteRepair(tensors.string(), repair_);
     if (!status.ok()) return status;
     AddRepair(tensors.filename().string(), &mask);
     console_.err << "Repair: " << tensors.string() << "\n";

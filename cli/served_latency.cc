@@ -28,7 +28,7 @@ absl::Status MeasureLatency(const v1::Model& model, const LatencySource& source,
   int64_t done = 0;
   for (ReportRow& row : report->path) {
     absl::Status status = source.candidate->Serve(
-        MaskJson(*report, model, row.gone, /*sha256=*/""), /*tensors=*/"",
+        MaskJson(*report, model, row.gone, /*sha256=*/""), /*repair=*/{},
         *source.client, source.calls);
     if (!status.ok()) return status;
     std::vector<LabelledText> warm_up(asked.begin(),

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "cli/progress.h"
 #include "cli/rpc_head_moments.h"
-#include "prune/repair_file.h"
 
 namespace headcount {
 namespace {
@@ -133,8 +132,7 @@ absl::StatusOr<RepairTrial::Answers> ServedRepairTrial::Try(
     Split split, const std::vector<int64_t>& examples,
     const std::vector<LayerRepair>& repair) {
   const absl::Status served = source_.candidate->Serve(
-      source_.mask, repair.empty() ? "" : RepairFile(repair), *source_.client,
-      source_.calls);
+      source_.mask, repair, *source_.client, source_.calls);
   if (!served.ok()) return served;
   Answers answers;
   for (const int64_t example : examples) {

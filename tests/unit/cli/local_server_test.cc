@@ -8,15 +8,18 @@
 #include "absl/status/status.h"
 #include "cli/candidate_model.h"
 #include "cli/local_weights.h"
+#include "cli/repair_file.h"
 #include "cli/served_answers.h"
+#include "format/checkpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "prune/repair_file.h"
+#include "prune/repair_search.h"
 #include "server/config.h"
 
 namespace headcount {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -77,27 +80,53 @@ TEST(CandidateModel, IsWhatItsFilesSayEachTime) {
     ASSERT_TRUE(server.ok()) << server.status();
     const Client client({.address = (*server)->address()});
     OpenCalls calls;
-    const auto weight_bytes = [&](const std::string& tensors) {
+    const auto weight_bytes = [&](const std::vector<LayerRepair>& repair) {
       const absl::Status status =
-          (*candidate)->Serve(MaskOfLayerFive(), tensors, client, &calls);
+          (*candidate)->Serve(MaskOfLayerFive(), repair, client, &calls);
       EXPECT_TRUE(status.ok()) << status;
       const auto model = DescribeModel(client, &calls, name);
       EXPECT_TRUE(model.ok()) << model.status();
       EXPECT_EQ(model->query_heads(), 60);
       return model->weight_bytes();
     };
-    const int64_t alone = weight_bytes("");
+    const int64_t alone = weight_bytes({});
     // The bias of a layer without heads.
-    const int64_t repaired = weight_bytes(
-        RepairFile({{.layer = 5,
-                     .projection = {.hidden = 192,
-                                    .bias = std::vector<float>(192, 0.5f)}}}));
+    const int64_t repaired =
+        weight_bytes({{.layer = 5,
+                       .projection = {.hidden = 192,
+                                      .bias = std::vector<float>(192, 0.5f)}}});
     EXPECT_GE(repaired, alone + 192 * 4);
-    EXPECT_EQ(weight_bytes(""), alone);
+    EXPECT_EQ(weight_bytes({}), alone);
     EXPECT_TRUE(std::filesystem::exists(folder));
   }
   *candidate = nullptr;
   EXPECT_FALSE(std::filesystem::exists(folder));
+}
+
+TEST(WriteRepair, IsWhatTheFormatSays) {
+  const std::string path = testing::TempDir() + "/repair.safetensors";
+  ASSERT_TRUE(
+      WriteRepair(path,
+                  {{.layer = 0,
+                    .projection = {.hidden = 2,
+                                   .weight = {1, 2, 3, 4, 5, 6},
+                                   .bias = {7, 8}}},
+                   {.layer = 10, .projection = {.hidden = 2, .bias = {9, 10}}}})
+          .ok());
+  const absl::StatusOr<Checkpoint> file = Checkpoint::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto floats = [&file](const std::string& name) {
+    const TensorView* tensor = file->Find(name);
+    EXPECT_NE(tensor, nullptr) << name;
+    std::vector<float> values(tensor->data.size() / sizeof(float));
+    std::memcpy(values.data(), tensor->data.data(), tensor->data.size());
+    return values;
+  };
+  EXPECT_THAT(floats("layers.0.o_proj.weight"), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_THAT(file->Find("layers.0.o_proj.weight")->shape, ElementsAre(2, 3));
+  EXPECT_THAT(floats("layers.0.o_proj.bias"), ElementsAre(7, 8));
+  EXPECT_THAT(floats("layers.10.o_proj.bias"), ElementsAre(9, 10));
+  EXPECT_EQ(file->Find("layers.10.o_proj.weight"), nullptr);
 }
 
 TEST(CandidateModel, HasAnotherNameThanItsModel) {

@@ -6,7 +6,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "prune/repair_file.h"
 #include "prune/repair_report.h"
 
 namespace headcount {
@@ -227,26 +226,6 @@ TEST(RenderRepair, SaysWhatWasTriedAndGained) {
   RepairReport none = result->report;
   none.written = false;
   EXPECT_THAT(RenderRepair(none), Not(HasSubstr("<td>test</td>")));
-}
-
-TEST(RepairFile, IsWhatTheFormatSays) {
-  const std::string file = RepairFile(
-      {{.layer = 0,
-        .projection = {.hidden = 2, .weight = {1, 2, 3, 4}, .bias = {5, 6}}},
-       {.layer = 10,
-        .projection = {.hidden = 2, .weight = {}, .bias = {7, 8}}}});
-  const std::string header =
-      R"({"layers.0.o_proj.weight":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},)"
-      R"("layers.0.o_proj.bias":{"dtype":"F32","shape":[2],"data_offsets":[16,24]},)"
-      R"("layers.10.o_proj.bias":{"dtype":"F32","shape":[2],"data_offsets":[24,32]}})";
-  const size_t padded = (header.size() + 7) / 8 * 8;
-  ASSERT_EQ(file.size(), 8 + padded + 32);
-  EXPECT_EQ(static_cast<unsigned char>(file[0]), padded % 256);
-  EXPECT_EQ(static_cast<unsigned char>(file[1]), padded / 256);
-  EXPECT_EQ(file.substr(8, header.size()), header);
-  // 1, 2, ... 8 as IEEE 754 in little-endian order.
-  EXPECT_EQ(file.substr(8 + padded, 8), std::string("\0\0\x80?\0\0\0@", 8));
-  EXPECT_EQ(file.substr(file.size() - 4), std::string("\0\0\0A", 4));
 }
 
 }  // namespace
