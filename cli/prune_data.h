@@ -30,7 +30,7 @@ struct PruneFiles {
   std::string data;  // all splits, by "split" in each line or by hash
   std::array<std::string, kSplits> splits;  // or one file each
   std::string field;
-  PromptFrame frame;
+  PromptFrame frame = {};
 };
 
 // Reads the files, puts each text into its split (those without one by
