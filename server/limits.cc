@@ -102,10 +102,26 @@ Section Calibration() {
        {"`gates`", FormatCount(kMaxGateSettings), kInvalid},
        {"Tokens of a target x vocabulary x 4 bytes",
         FormatByteSize(kMaxCalibrationRowBytes), kInvalid},
+       {"What the layers read of a text: (layers + 1) x tokens x hidden x 4 "
+        "bytes",
+        FormatByteSize(kMaxCalibrationInputBytes),
+        "it is computed from the first layer on under every setting"},
+       {"The same of all texts that a call works on at once",
+        FormatByteSize(kMaxCalibrationInputBytes), "the others follow"},
        {"Gram matrices of a model, 8 bytes an entry",
         FormatByteSize(kMaxGramBytes), kInvalid},
        {"Requests of a call that wait or run at once",
         FormatCount(kMaxCalibrationRequests), "the others follow"}}};
+}
+
+Section Device() {
+  return {"The device",
+          {{"A step of the engine", absl::FormatDuration(kStepHangs),
+            "the server is not ready until the step ends, and says so in its "
+            "log; `liveness` stays"},
+           {"An error of the device that stays", "none",
+            "running requests end with UNAVAILABLE and the error, others are "
+            "refused, the server drains and exits with an error"}}};
 }
 
 Section SlowReaders() {
@@ -152,8 +168,8 @@ std::string LimitsMarkdown() {
   std::string text =
       "# Limits\n\n"
       "Made from `server/limits.h`; a test compares the two.\n";
-  for (const Section& section :
-       {Transport(), Calls(), Calibration(), SlowReaders(), Configuration()}) {
+  for (const Section& section : {Transport(), Calls(), Calibration(), Device(),
+                                 SlowReaders(), Configuration()}) {
     absl::StrAppend(&text, "\n## ", section.title,
                     "\n\n| What | Limit | Beyond it |\n|---|---|---|\n");
     for (const Row& row : section.rows) {
