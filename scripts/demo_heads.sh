@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # demo_heads.sh [FOLDER | --data FILE]: the whole loop on models/mailroom, in
-# minutes on a laptop: serve it, find the heads that telling spam from ham can
-# spare, serve what is left beside it, verify.
+# minutes on a laptop: find the heads that telling spam from ham can spare, serve
+# what is left beside the whole, verify.
 #
 # FOLDER holds train, dev and test as .jsonl or .jsonl.gz: heads are ranked on
 # train, the mask is chosen on dev, test is read once. FILE is split by the hash
@@ -66,35 +66,14 @@ stop_server() {
   [[ -z $server ]] && return
   kill "$server" 2>/dev/null || true
   wait "$server" 2>/dev/null || true
-  server=
 }
 trap stop_server EXIT
 
-# serve LOG FLAGS...: and waits until it answers.
-serve() {
-  local log=$1
-  shift
-  "$binary" serve "$@" --listen "$address" --metrics-listen 127.0.0.1:0 \
-    --drain-grace 0s 2>"$log" &
-  server=$!
-  until "$binary" health >/dev/null 2>&1; do
-    if ! kill -0 "$server" 2>/dev/null; then
-      tail -n 20 "$log" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-}
+echo "1. Which heads can go? (stopped? Start again: it goes on)" >&2
+"$binary" prune --model ./models/mailroom "${data[@]}" "${target[@]}" \
+  --rank-examples 64 --out "$out/heads.json" --report "$out/heads.html"
 
-echo "1. The dense model, with --calibration, on $address" >&2
-serve "$out/serve_dense.log" models/mailroom --calibration
-
-echo "2. Which heads can go? (stopped? Start again: it goes on)" >&2
-"$binary" prune "${data[@]}" "${target[@]}" --rank-examples 64 \
-  --weights models/mailroom --out "$out/heads.json" --report "$out/heads.html"
-stop_server
-
-echo "3. Both models, the pruned one with its mask" >&2
+echo "2. Both models, the pruned one with its mask" >&2
 cat >"$out/server.yaml" <<YAML
 models:
   - name: mailroom
@@ -103,10 +82,20 @@ models:
     source: {path: $PWD/models/mailroom}
     heads: {mask_file: heads.json}
 YAML
-serve "$out/serve_both.log" --config "$out/server.yaml"
+log=$out/serve.log
+"$binary" serve --config "$out/server.yaml" --listen "$address" \
+  --metrics-listen 127.0.0.1:0 --drain-grace 0s 2>"$log" &
+server=$!
+until "$binary" health >/dev/null 2>&1; do
+  if ! kill -0 "$server" 2>/dev/null; then
+    tail -n 20 "$log" >&2
+    exit 1
+  fi
+  sleep 0.2
+done
 "$binary" show mailroom-pruned
 
-echo "4. Are they as good as the report says, as served?" >&2
+echo "3. Are they as good as the report says, as served?" >&2
 if ((${#test_data[@]} == 0)); then
   echo "   (on all mails of the one file, those it was chosen on included)" >&2
   test_data=("${data[1]}")
