@@ -27,7 +27,7 @@ def safetensors(path):
     header = json.loads(content[8:8 + length])
     data = content[8 + length:]
     return ({name: (tensor["dtype"], tensor["shape"])
-             for name, tensor in header.items()},
+             for name, tensor in header.items() if name != "__metadata__"},
             struct.unpack(f"<{len(data) // 4}f", data))
 
 
