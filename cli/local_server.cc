@@ -12,6 +12,8 @@ absl::StatusOr<std::unique_ptr<LocalServer>> LocalServer::Start(
   config.set_listen("127.0.0.1:0");
   config.set_metrics_listen("127.0.0.1:0");
   config.set_calibration("on");
+  // What is asked is timed, and asked again of other masks.
+  config.set_prefix_cache("off");
   config.mutable_drain()->set_grace("0s");
   for (const config::v1::ModelSpec& model : models) {
     *config.add_models() = model;

@@ -20,9 +20,9 @@ namespace headcount {
 class LocalServer {
  public:
   // What `headcount serve --calibration` would serve with its other defaults,
-  // but on ports of 127.0.0.1 that are free, and with warnings only in its log.
-  // The first of `models` is loaded, or its error is returned. An Interrupt is
-  // made before, since this starts threads.
+  // but without a prefix cache, on ports of 127.0.0.1 that are free, and with
+  // warnings only in its log. The first of `models` is loaded, or its error is
+  // returned. An Interrupt is made before, since this starts threads.
   static absl::StatusOr<std::unique_ptr<LocalServer>> Start(
       const std::vector<config::v1::ModelSpec>& models);
   LocalServer(const LocalServer&) = delete;

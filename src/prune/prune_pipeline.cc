@@ -16,6 +16,10 @@ namespace {
 
 constexpr double kMostGone = 0.9;  // where the path ends if nothing stops it
 constexpr int kRandomControls = 3;
+// Masks that are tried on the select split at once: each time, the dense
+// answers are computed, too, and what is behind the first that does not hold in
+// vain.
+constexpr size_t kTogether = 3;
 
 // Shares of the cost that may be gone at each point of the path.
 std::vector<double> PathShares(const PruneTarget& target,
@@ -57,6 +61,7 @@ class Run {
   ReportRow MakeRow(const std::string& name, const UnitSet& gone) const;
   absl::Status Evaluate(Split split, std::vector<ReportRow>* rows) const;
   absl::Status WalkPath(HeadSearch* search);
+  bool AddToPath(std::vector<ReportRow> rows);
   absl::Status Test(const HeadSearch& search);
   void Choose();
   double SpeedupCeiling(const std::vector<LayerDrop>& drops) const;
@@ -103,27 +108,43 @@ absl::Status Run::Evaluate(Split split, std::vector<ReportRow>* rows) const {
 }
 
 absl::Status Run::WalkPath(HeadSearch* search) {
-  bool stopped = false;
-  for (const double share : PathShares(task_.target, units_)) {
-    absl::StatusOr<PathPoint> point = search->Extend(share);
+  const std::vector<double> shares = PathShares(task_.target, units_);
+  const size_t together = task_.target.keep ? shares.size() : kTogether;
+  std::vector<ReportRow> rows;
+  UnitSet last(units_.units.size(), false);
+  for (size_t i = 0; i < shares.size(); ++i) {
+    absl::StatusOr<PathPoint> point = search->Extend(shares[i]);
     if (!point.ok()) return point.status();
-    const bool more = report_.path.empty()
-                          ? point->share > 0
-                          : point->gone != report_.path.back().gone;
-    if (!more) continue;
-    std::vector<ReportRow> rows = {MakeRow(
-        absl::StrFormat("%.0f %% gone", 100 * point->share), point->gone)};
-    if (absl::Status status = Evaluate(Split::kSelect, &rows); !status.ok()) {
-      return status;
+    if (point->gone != last) {
+      rows.push_back(MakeRow(
+          absl::StrFormat("%.0f %% gone", 100 * point->share), point->gone));
+      last = point->gone;
     }
-    report_.path.push_back(std::move(rows.front()));
-    // One point more than what holds, so that the picture shows where it ends.
-    const bool holds = Judge(report_.path.back().quality,
-                             task_.target.max_loss) == Verdict::kHolds;
-    if (stopped && !task_.target.keep) break;
-    stopped = stopped || !holds;
+    if (rows.empty() || (rows.size() < together && i + 1 < shares.size())) {
+      continue;
+    }
+    absl::Status status = Evaluate(Split::kSelect, &rows);
+    if (!status.ok()) return status;
+    if (!AddToPath(std::move(rows))) break;
+    rows.clear();
   }
   return absl::OkStatus();
+}
+
+// Whether the path goes on: up to one point more than what holds, so that the
+// picture shows where it ends.
+bool Run::AddToPath(std::vector<ReportRow> rows) {
+  const auto holds = [this](const ReportRow& row) {
+    return Judge(row.quality, task_.target.max_loss) == Verdict::kHolds;
+  };
+  for (ReportRow& row : rows) {
+    report_.path.push_back(std::move(row));
+    if (task_.target.keep || report_.path.size() < 2) continue;
+    if (!std::all_of(report_.path.begin(), report_.path.end() - 1, holds)) {
+      return false;
+    }
+  }
+  return true;
 }
 
 void Run::Choose() {

@@ -191,9 +191,12 @@ std::string AboveEdge(const PruneReport& report, const Axes& axes) {
     const ReportRow& row = report.test[i];
     const double loss = Scale(report) * row.quality.loss;
     if (!axes.Above(loss)) continue;
+    const double x = axes.X(PercentKept(report, row));
+    // Away from the nearer side.
+    const bool left = x > kPlotWidth / 2.0;
     text +=
-        Text(axes.X(PercentKept(report, row)) + 8,
-             axes.Y(axes.high()) + 4 + 15 * lines++, "class=\"note\"",
+        Text(x + (left ? -8 : 8), axes.Y(axes.high()) + 4 + 15 * lines++,
+             left ? "class=\"note\" text-anchor=\"end\"" : "class=\"note\"",
              absl::StrCat("\xE2\x86\x91 ", row.name, ": ",
                           FormatLoss(row.quality.metric, row.quality.loss)));
   }
@@ -276,7 +279,9 @@ std::string EscapeXml(const std::string& text) {
 
 std::string DrawHeatMap(const PruneReport& report) {
   const int columns = Columns(report);
-  const int width = kLeft + columns * (kCellWidth + kGap) + 10;
+  // At least as wide as its caption.
+  const int width =
+      std::max(kLeft + columns * (kCellWidth + kGap) + 10, kLeft + 290);
   const int height =
       kTop + static_cast<int>(report.layers.size()) * (kCellHeight + kGap) + 10;
   std::string svg = absl::StrFormat(

@@ -13,6 +13,7 @@
 #include "format/checkpoint.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "headcount/v1/inference.grpc.pb.h"
 #include "prune/repair_search.h"
 #include "server/config.h"
 
@@ -65,6 +66,27 @@ TEST(LocalServer, SaysWhyItsModelDoesNotLoad) {
   testing::internal::GetCapturedStderr();
   EXPECT_THAT(std::string(server.status().message()),
               HasSubstr("/nowhere/heads.json"));
+}
+
+// What it says of latency is of masks, not of what was asked before.
+TEST(LocalServer, ComputesATextEachTime) {
+  const config::v1::ModelSpec spec = ReadModelSpec(kMailroomFolder).value();
+  const auto server = LocalServer::Start({spec});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const Client client({.address = (*server)->address()});
+  const auto stub = v1::InferenceService::NewStub(client.channel());
+  for (int round = 0; round < 2; ++round) {
+    v1::GenerateRequest request;
+    request.set_max_tokens(1);
+    for (int i = 0; i < 64; ++i) request.mutable_tokens()->add_ids(5 + i);
+    grpc::ClientContext context;
+    const auto stream = stub->Generate(&context, request);
+    v1::GenerateResponse response;
+    while (stream->Read(&response)) {
+      EXPECT_EQ(response.usage().cached_tokens(), 0) << round;
+    }
+    EXPECT_TRUE(stream->Finish().ok());
+  }
 }
 
 TEST(CandidateModel, IsWhatItsFilesSayEachTime) {
