@@ -34,7 +34,7 @@ absl::Status CheckRetention(absl::string_view place,
 }
 
 absl::Status CheckShape(int layer, const LayerShape& shape) {
-  const absl::Status retention =
+  absl::Status retention =
       CheckRetention(absl::StrCat("layer ", layer), shape.retention);
   if (!retention.ok()) return retention;
   if (shape.query_heads == 0 && shape.kv_heads == 0) return absl::OkStatus();

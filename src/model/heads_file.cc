@@ -170,7 +170,7 @@ absl::Status ParseLayer(const nlohmann::json& json, const std::string& path,
   file->mask.pruned[layer] = std::move(query_heads);
   if (!fields.status().ok() || !fields.Has("stream")) return fields.status();
   std::map<int, KvHeadRule>& rules = file->streaming[layer];
-  const absl::Status status =
+  absl::Status status =
       ParseStreams(*fields.Find("stream"), absl::StrCat(path, ".stream"),
                    shape.kv_heads, &rules);
   if (!status.ok()) return status;
