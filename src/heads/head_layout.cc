@@ -135,15 +135,16 @@ LayerHeads KeptHeads(const HeadLayoutSpec& spec, int index) {
     const int num_queries =
         static_cast<int>(layer.query_heads.size()) - first_query;
     if (num_queries == 0) continue;
-    const auto found = rules.find(kv);
-    const KvHeadRule rule = found == rules.end() ? KvHeadRule{} : found->second;
-    layer.kv_heads.push_back(
-        {.index = kv,
-         .first_query = first_query,
-         .num_queries = num_queries,
-         .group = 0,
-         .retention = rule.retention.value_or(shape.retention),
-         .dtype = rule.dtype.value_or(spec.kv_dtype)});
+    KvHead kept{.index = kv,
+                .first_query = first_query,
+                .num_queries = num_queries,
+                .retention = shape.retention,
+                .dtype = spec.kv_dtype};
+    if (const auto rule = rules.find(kv); rule != rules.end()) {
+      kept.retention = rule->second.retention.value_or(kept.retention);
+      kept.dtype = rule->second.dtype.value_or(kept.dtype);
+    }
+    layer.kv_heads.push_back(kept);
   }
   return layer;
 }
