@@ -138,7 +138,7 @@ def spread(values, digits):
 
 
 def controls_table(reports):
-    """Accuracy in per cent, or nats a token, over the seeds."""
+    """Accuracy in per cent, or nats a token; below it the KL; over the seeds."""
     print("| task, KV bytes | dense | by KL, over all layers | "
           "as many of every layer | random, as many of each layer | "
           "whole layers |")
@@ -149,12 +149,15 @@ def controls_table(reports):
         for run in runs:
             for row in run["test"]:
                 key = next(k for k in columns if row["mask"].startswith(k))
-                columns[key].append(scale * row["pruned"])
+                columns[key].append(row)
         dense = scale * runs[0]["test"][0]["dense"]
-        cells = [spread(column, digits) if column else "-"
-                 for column in columns.values()]
-        print(f"| {task}, {share} % | {dense:.{digits}f} | "
-              + " | ".join(cells) + " |")
+        for title, before, value, places in (
+                (f"{task}, {share} %", f"{dense:.{digits}f}",
+                 lambda row: scale * row["pruned"], digits),
+                ("KL, nats", "0", lambda row: row["kl_mean"], 3)):
+            cells = [spread([value(row) for row in column], places)
+                     if column else "-" for column in columns.values()]
+            print(f"| {title} | {before} | " + " | ".join(cells) + " |")
 
 
 def cross_table(verified):
