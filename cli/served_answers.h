@@ -46,10 +46,14 @@ class Asking {
                                         const LabelledText& text);
   absl::StatusOr<ServedAnswer> Score(const std::string& model,
                                      const LabelledText& text);
+  // So that no answer finds its text in a prefix cache: times are compared.
+  std::string NextSalt();
 
   const Client& client_;
   OpenCalls* const calls_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
+  const std::string run_;  // not like that of another Asking
+  int64_t asked_ = 0;
 };
 
 // Of one model: [example].

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ class FakeCalibration final : public v1::CalibrationService::Service,
   int64_t examples_asked = 0;
   std::vector<int64_t> calls;  // of ScoreGates: examples times settings
   v1::ScoreGatesRequest last_request;
+  std::set<std::string> salts;  // of Classify
 
  private:
   static double Kl(const v1::HeadGates& gates) {
@@ -124,6 +126,7 @@ class FakeCalibration final : public v1::CalibrationService::Service,
   grpc::Status Classify(grpc::ServerContext*,
                         const v1::ClassifyRequest* request,
                         v1::ClassifyResponse* response) override {
+    salts.insert(request->cache_salt());
     for (const std::string& input : request->inputs()) {
       const bool spam =
           request->model() == "worse" || input.find("win") != std::string::npos;

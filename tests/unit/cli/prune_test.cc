@@ -227,6 +227,7 @@ TEST_F(PruneTest, VerifyGatesOnItsThresholds) {
             0)
       << err();
   EXPECT_THAT(out(), HasSubstr("50.0 %"));
+  EXPECT_THAT(server_.salts, SizeIs(180)) << "no text is in a prefix cache";
   EXPECT_EQ(verify({"half", "--max-loss", "1pt"}), 1);
   EXPECT_THAT(err(), HasSubstr("not enough data to claim this"));
   EXPECT_EQ(verify({"half", "--max-loss", "3pt", "--max-kv-bytes", "40%"}), 1);
