@@ -1,11 +1,13 @@
 #include "model/heads_file.h"
 
+#include <filesystem>
 #include <string>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "heads/head_layout.h"
 #include "nlohmann/json.hpp"
+#include "tests/unit/model/checkpoint_writer.h"
 
 namespace headcount {
 namespace {
@@ -189,6 +191,17 @@ TEST(HeadsFile, RefusesWhatItCannotMeanAndNamesTheKey) {
   }
   EXPECT_FALSE(ParseHeadsFile(json(), SmallConfig()).ok());
   EXPECT_FALSE(ParseHeadsFile(json::array(), SmallConfig()).ok());
+}
+
+TEST(HeadsFile, RefusesAHundredMegabytesWithoutReadingThem) {
+  const TemporaryDirectory folder;
+  folder.Write("heads.json", "{");
+  const std::string path = folder.path() + "/heads.json";
+  std::filesystem::resize_file(path, 100 << 20);
+  const absl::Status status = ReadHeadsFile(path, SmallConfig()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("heads.json: 104857600 bytes, over the limit"));
 }
 
 TEST(HeadsFile, TakesHashesInLowerCaseOnly) {
