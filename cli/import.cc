@@ -1,7 +1,6 @@
 #include "cli/import.h"
 
 #include <cstdint>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +15,7 @@
 #include "cli/output.h"
 #include "cli/prune_flags.h"
 #include "cli/table.h"
+#include "cli/write_file.h"
 #include "format/checkpoint.h"
 #include "model/duo_attention.h"
 #include "model/heads_file.h"
@@ -123,14 +123,9 @@ absl::Status Import(const ImportOptions& options, Console& console) {
   const absl::StatusOr<std::string> sha256 = checkpoint->Sha256();
   if (!sha256.ok()) return sha256.status();
   const KvHeadRules streaming = StreamingHeads(*pattern, options.share);
-  {
-    std::ofstream file(options.out, std::ios::binary | std::ios::trunc);
-    file << MaskJson(*config, *sha256, streaming).dump(1) << "\n" << std::flush;
-    if (!file) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(options.out, ": cannot be written; name another place"));
-    }
-  }
+  absl::Status written = WriteFile(
+      options.out, MaskJson(*config, *sha256, streaming).dump(1) + "\n");
+  if (!written.ok()) return written;
   // It has to be what the server takes.
   const absl::StatusOr<HeadsFile> read = ReadHeadsFile(options.out, *config);
   if (!read.ok()) return read.status();

@@ -208,6 +208,25 @@ class Server:
             raise AssertionError(f"a prompt has all its blocks at once: {seen}")
         return seen.pop()
 
+    def most_kv_bytes_of(self, model, prompt):
+        """The most KV bytes that one request held, as measured, of a model
+        that gives blocks back while it runs."""
+        stream = self.inference.Generate(stubs.inference.GenerateRequest(
+            model=model, tokens=stubs.inference.TokenIds(ids=prompt),
+            max_tokens=8, ignore_eos=True))
+        most = 0
+
+        def is_over():
+            nonlocal most
+            used = self.scrape().sum("headcount_kv_bytes", model=model)
+            most = max(most, used)
+            return most and not used
+
+        until(is_over, "the request holds blocks, then none")
+        if len(Answer(stream).ids) != 8:
+            raise AssertionError("the answer has 8 tokens")
+        return most
+
     def until_idle(self):
         """Nothing runs or waits, and no block is held."""
         def idle():

@@ -79,29 +79,14 @@ class Streaming(unittest.TestCase):
                 model=name, max_tokens=8, ignore_eos=True,
                 tokens=stubs.inference.TokenIds(ids=prompt)))
 
-    def most_bytes(self, name):
-        """The most KV bytes that one long request held."""
-        stream = self.generate(name, PROMPT)
-        most = 0
-
-        def is_over():
-            nonlocal most
-            used = self.server.scrape().sum("headcount_kv_bytes", model=name)
-            most = max(most, used)
-            return most and not used
-
-        served.until(is_over, "the request holds blocks, then none")
-        self.assertEqual(len(served.Answer(stream).ids), 8)
-        return most
-
     def test_a_long_prompt_holds_less(self):
         block = served.BLOCK_TOKENS * HEAD_BYTES
         full = 301 * FULL_HEADS * block
         least = (SINK + RECENT) // served.BLOCK_TOKENS
         for name in ("streaming", "variant"):
             with self.subTest(name):
-                streaming = (self.most_bytes(name) - full) / (
-                    STREAMING_HEADS * block)
+                most = self.server.most_kv_bytes_of(name, PROMPT)
+                streaming = (most - full) / (STREAMING_HEADS * block)
                 self.assertGreaterEqual(streaming, least)
                 self.assertLessEqual(
                     streaming, least + STEP // served.BLOCK_TOKENS + 2)
