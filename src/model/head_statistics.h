@@ -1,6 +1,6 @@
 // What the heads of a model put out over many tokens, before the output
 // projection: what cheap scores of heads and refits of output projections are
-// made of (docs/heads.md).
+// made of (docs/masks.md).
 //
 //   HeadStatistics statistics(model->layout(), /*gram=*/true);
 //   sequence.statistics = &statistics;      // of a Batch

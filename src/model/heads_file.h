@@ -1,6 +1,6 @@
 // A mask file, format `heads/1`: which heads of which weights to leave out, and
 // which of the rest keep only the first and the last tokens.
-// docs/heads.md describes the format.
+// docs/masks.md describes the format.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // Output projections refit for the heads that a mask keeps: the `repair` of a
-// mask file (docs/heads.md).
+// mask file (docs/masks.md).
 #pragma once
 
 #include <cstddef>
