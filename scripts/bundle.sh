@@ -47,7 +47,7 @@ for program in "${programs[@]}"; do
     xargs -r cp -L -t "$bundle/lib"
 done
 cp scripts/gpu_check.sh tests/gpu/gpu_report.py tests/gpu/sdpa_baseline.py \
-  tests/gpu/make_model.py "$bundle"
+  tests/gpu/model_baseline.py tests/gpu/make_model.py "$bundle"
 cp -r tests/data/golden "$bundle/golden"
 rm -r "$bundle/golden/tokenizers"
 cp -r models/mailroom "$bundle/golden/mailroom"

@@ -12,9 +12,9 @@ usage: gpu_check.sh [--out FOLDER] [--model-folder FOLDER] [--quick]
 Runs the kernel tests on the GPU, under compute-sanitizer too where it is
 installed, and whole steps of models beside the CPU; times the kernels beside a
 kernel that only reads and, where python3 has PyTorch, beside its attention;
-times steps of a model of Llama-3.1-8B's shape; and writes FOLDER/gpu_check.json
-and FOLDER/gpu_check.md. Takes some three minutes, and as long to build in a
-checkout.
+times steps of a model of Llama-3.1-8B's shape, and PyTorch's of the same; and
+writes FOLDER/gpu_check.json and FOLDER/gpu_check.md. Takes some four minutes,
+and three to build in a checkout.
 
   --out FOLDER   where to write. Default: build/gpu-check, or here in a bundle
   --model-folder FOLDER
@@ -91,6 +91,8 @@ if [[ -z $quick ]]; then
   fi
   if python3 -c 'import torch' 2>/dev/null; then
     run pytorch python3 "$bundle/sdpa_baseline.py" "$out/pytorch.jsonl"
+    run pytorch_model python3 "$bundle/model_baseline.py" \
+      "$out/pytorch_model.jsonl"
   fi
 fi
 python3 "$bundle/gpu_report.py" "$out" "$(cat "$bundle/commit")"
