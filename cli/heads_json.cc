@@ -1,6 +1,7 @@
 #include "cli/heads_json.h"
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -61,15 +62,21 @@ Json EvidenceJson(const PruneReport& report) {
 
 }  // namespace
 
+Json MaskFileJson(const MaskBase& base, Json layers) {
+  Json model = {{"arch", base.architecture}};
+  if (!base.sha256.empty()) model["sha256"] = base.sha256;
+  model["layers"] = base.layers;
+  model["q_heads"] = base.query_heads;
+  model["kv_heads"] = base.kv_heads;
+  model["head_dim"] = base.head_dim;
+  return {{"format", "heads/1"},
+          {"base", std::move(model)},
+          {"weights", "full"},
+          {"layers", std::move(layers)}};
+}
+
 Json MaskJson(const PruneReport& report, const v1::Model& model,
               const UnitSet& gone, const std::string& sha256) {
-  Json base = {{"arch", model.architecture()}};
-  if (!sha256.empty()) base["sha256"] = sha256;
-  base["layers"] = model.num_layers();
-  base["q_heads"] = report.layers.front().query_heads;
-  base["kv_heads"] = report.layers.front().kv_heads;
-  base["head_dim"] = model.head_dim();
-
   Json layers = Json::array();
   const std::vector<LayerDrop> drops =
       DropsOf(report.layers, report.units, gone);
@@ -79,10 +86,13 @@ Json MaskJson(const PruneReport& report, const v1::Model& model,
                       {"drop_q", drops[i].query_heads},
                       {"drop_kv", drops[i].kv_heads}});
   }
-  return {{"format", "heads/1"},
-          {"base", base},
-          {"weights", "full"},
-          {"layers", layers}};
+  return MaskFileJson({.architecture = model.architecture(),
+                       .sha256 = sha256,
+                       .layers = model.num_layers(),
+                       .query_heads = report.layers.front().query_heads,
+                       .kv_heads = report.layers.front().kv_heads,
+                       .head_dim = model.head_dim()},
+                      std::move(layers));
 }
 
 Json HeadsJson(const PruneReport& report, const v1::Model& model,

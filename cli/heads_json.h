@@ -1,6 +1,7 @@
-// The mask file heads/1 that a pruning run writes; model/heads_file.h reads it.
+// Mask files, heads/1, as commands write them; model/heads_file.h reads them.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "cli/output.h"
@@ -9,7 +10,20 @@
 
 namespace headcount {
 
-// Only what a server needs of it, of the units that are gone.
+// The model that a mask was made for, before any pruning.
+struct MaskBase {
+  std::string architecture = {};
+  std::string sha256 = {};  // of the weights; empty if not known
+  int64_t layers = 0;
+  int64_t query_heads = 0;  // of layer 0
+  int64_t kv_heads = 0;     // of layer 0
+  int64_t head_dim = 0;
+};
+
+// `layers`: an array of what differs from the whole model.
+Json MaskFileJson(const MaskBase& base, Json layers);
+
+// Of a pruning run: only what a server needs of it, of the units that are gone.
 Json MaskJson(const PruneReport& report, const v1::Model& model,
               const UnitSet& gone, const std::string& sha256);
 

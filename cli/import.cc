@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "base/human.h"
 #include "cli/flags.h"
+#include "cli/heads_json.h"
 #include "cli/output.h"
 #include "cli/prune_flags.h"
 #include "cli/table.h"
@@ -49,16 +51,13 @@ Json MaskJson(const ModelConfig& config, const std::string& sha256,
     }
     layers.push_back({{"i", layer}, {"stream", stream}});
   }
-  return {{"format", "heads/1"},
-          {"base",
-           {{"arch", config.architecture},
-            {"sha256", sha256},
-            {"layers", config.layers},
-            {"q_heads", config.heads.front().query_heads},
-            {"kv_heads", config.heads.front().kv_heads},
-            {"head_dim", config.head_dim}}},
-          {"weights", "full"},
-          {"layers", layers}};
+  return MaskFileJson({.architecture = config.architecture,
+                       .sha256 = sha256,
+                       .layers = config.layers,
+                       .query_heads = config.heads.front().query_heads,
+                       .kv_heads = config.heads.front().kv_heads,
+                       .head_dim = config.head_dim},
+                      std::move(layers));
 }
 
 // The gates themselves, beside what was made of them: a share can be had of any

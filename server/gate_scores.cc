@@ -39,18 +39,19 @@ std::vector<double> LabelLogprobs(const Scores& scores) {
   return NormalisedLogprobs(logprobs);
 }
 
-// gates: [layer][query head] in one list.
-int32_t FirstGatedLayer(const std::vector<float>& gates,
-                        const std::vector<LayerShape>& layers) {
-  size_t begin = 0;
-  for (size_t layer = 0; layer < layers.size(); ++layer) {
-    const auto heads = static_cast<size_t>(layers[layer].query_heads);
-    for (size_t i = 0; i < heads; ++i) {
-      if (gates[begin + i] != 1) return static_cast<int32_t>(layer);
-    }
-    begin += heads;
+// The first layer where gates differ, or the number of layers. a, b: [layer]
+// [query head] in one list.
+int32_t FirstUnlikeLayer(const std::vector<float>& a,
+                         const std::vector<float>& b,
+                         const std::vector<LayerShape>& layers) {
+  auto at = std::mismatch(a.begin(), a.end(), b.begin()).first - a.begin();
+  int32_t layer = 0;
+  for (const LayerShape& shape : layers) {
+    if (at < shape.query_heads) return layer;
+    at -= shape.query_heads;
+    ++layer;
   }
-  return static_cast<int32_t>(layers.size());
+  return layer;
 }
 
 }  // namespace
@@ -62,14 +63,21 @@ GateScores::GateScores(std::shared_ptr<const ServedModel> model,
       examples_(std::move(examples)),
       settings_(std::move(settings)) {
   for (const std::vector<float>& gates : settings_) {
-    first_layer_.push_back(FirstGatedLayer(gates, model_->shape.heads));
+    unlike_dense_.push_back(FirstUnlikeLayer(
+        gates, std::vector<float>(gates.size(), 1.0f), model_->shape.heads));
+    unlike_first_.push_back(
+        FirstUnlikeLayer(gates, settings_.front(), model_->shape.heads));
+    keeps_first_ |=
+        unlike_dense_.size() > 1 && unlike_first_.back() > unlike_dense_.back();
   }
 }
 
 std::optional<CalibrationPart> GateScores::Begin() {
   for (size_t i = 0; i < open_.size(); ++i) {
     Open& open = open_[i];
-    if (open.dense_ended && open.begun < settings_.size()) {
+    if (!open.dense_ended || open.begun == settings_.size()) continue;
+    // The others wait for the inputs of the first.
+    if (open.begun == 0 || open.first_inputs == nullptr || open.first_ended) {
       return MakePart(first_open_ + i, open.begun++);
     }
   }
@@ -86,7 +94,7 @@ bool GateScores::MayOpen() const {
   if (open_.empty()) return true;
   const int64_t rows = LogprobRowBytes(examples_[next].target.size(), *model_);
   return rows_bytes_ + rows <= kMaxCalibrationRowBytes &&
-         input_bytes_ + InputBytes(examples_[next]) <=
+         input_bytes_ + AllInputBytes(examples_[next]) <=
              kMaxCalibrationInputBytes;
 }
 
@@ -113,6 +121,12 @@ int64_t GateScores::InputBytes(const CheckedExample& example) const {
   return bytes <= kMaxCalibrationInputBytes ? bytes : 0;
 }
 
+int64_t GateScores::AllInputBytes(const CheckedExample& example) const {
+  const int64_t bytes = InputBytes(example);
+  const bool both = keeps_first_ && 2 * bytes <= kMaxCalibrationInputBytes;
+  return both ? 2 * bytes : bytes;
+}
+
 void GateScores::OpenNext() {
   const size_t next = first_open_ + open_.size();
   const size_t places = examples_[next].target.size();
@@ -123,13 +137,17 @@ void GateScores::OpenNext() {
         places, static_cast<size_t>(model_->vocab));
     rows_bytes_ += LogprobRowBytes(places, *model_);
   }
-  open.input_bytes = InputBytes(examples_[next]);
-  if (open.input_bytes > 0) {
-    open.inputs = std::make_shared<LayerInputs>(
+  open.input_bytes = AllInputBytes(examples_[next]);
+  input_bytes_ += open.input_bytes;
+  const auto make_inputs = [&] {
+    return std::make_shared<LayerInputs>(
         static_cast<size_t>(model_->shape.layers),
         static_cast<size_t>(*ComputedTokens(RequestOf(examples_[next]))),
         static_cast<size_t>(model_->shape.hidden));
-    input_bytes_ += open.input_bytes;
+  };
+  if (open.input_bytes > 0) open.dense_inputs = make_inputs();
+  if (open.input_bytes > InputBytes(examples_[next])) {
+    open.first_inputs = make_inputs();
   }
   open.response.set_example(static_cast<int32_t>(next));
   open.response.set_places(
@@ -148,14 +166,20 @@ CalibrationPart GateScores::MakePart(size_t example,
   part.request = RequestOf(from);
   if (!setting.has_value()) {
     part.request.kept_rows = open.rows;
-    part.request.kept_inputs = open.inputs;
+    part.request.kept_inputs = open.dense_inputs;
     return part;
   }
   part.request.head_gates = settings_[*setting];
   part.request.reference_rows = open.rows;
-  if (open.inputs != nullptr && first_layer_[*setting] > 0) {
-    part.request.inputs = open.inputs;
-    part.request.first_layer = first_layer_[*setting];
+  if (*setting == 0) part.request.kept_inputs = open.first_inputs;
+  const int32_t dense = unlike_dense_[*setting];
+  const int32_t first = unlike_first_[*setting];
+  if (*setting > 0 && open.first_inputs != nullptr && first > dense) {
+    part.request.inputs = open.first_inputs;
+    part.request.first_layer = first;
+  } else if (open.dense_inputs != nullptr && dense > 0) {
+    part.request.inputs = open.dense_inputs;
+    part.request.first_layer = dense;
   }
   return part;
 }
@@ -171,6 +195,7 @@ absl::Status GateScores::End(int64_t id, const Scores& scores) {
     open.dense_ended = true;
     *open.response.mutable_dense() = std::move(score);
   } else {
+    open.first_ended |= run == 1;
     *open.response.mutable_scores(run - 1) = std::move(score);
   }
   if (--open.left > 0) return absl::OkStatus();
@@ -179,7 +204,8 @@ absl::Status GateScores::End(int64_t id, const Scores& scores) {
   }
   input_bytes_ -= open.input_bytes;
   open.rows = nullptr;
-  open.inputs = nullptr;
+  open.dense_inputs = nullptr;
+  open.first_inputs = nullptr;
   return absl::OkStatus();
 }
 

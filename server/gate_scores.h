@@ -1,5 +1,7 @@
 // What ScoreGates computes: an example's dense run first, then all settings of
-// the gates against it.
+// the gates against it. A setting is taken up at the first layer where it is
+// not as the dense run, or as the first setting if that is later: a search asks
+// about what is already gone, and then about that and a little more.
 #pragma once
 
 #include <cstdint>
@@ -31,16 +33,18 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   // An example that has begun and whose message has not been taken.
   struct Open {
     bool dense_ended = false;
-    size_t begun = 0;  // settings
-    size_t left = 0;   // runs that have not ended
+    bool first_ended = false;  // the first setting
+    size_t begun = 0;          // settings
+    size_t left = 0;           // runs that have not ended
     // What the settings are compared with: the log-probabilities of the labels,
     // which are normalised; or rows over the vocabulary, only while there are
     // runs left.
     std::vector<double> labels;
     std::shared_ptr<LogprobRows> rows;
-    // What settings that touch later layers only are taken up at; null where
-    // that cannot be, else there while runs are left.
-    std::shared_ptr<LayerInputs> inputs;
+    // What later runs are taken up at, of the dense run and of the first
+    // setting; null where that cannot be, else there while runs are left.
+    std::shared_ptr<LayerInputs> dense_inputs;
+    std::shared_ptr<LayerInputs> first_inputs;
     int64_t input_bytes = 0;
     v1::ScoreGatesResponse response;
   };
@@ -49,8 +53,10 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   CalibrationPart MakePart(size_t example, std::optional<size_t> setting) const;
   bool MayOpen() const;
   Request RequestOf(const CheckedExample& example) const;
-  // Of its inputs; 0 where they are not kept.
+  // Of the inputs of one of its runs; 0 where they are not kept.
   int64_t InputBytes(const CheckedExample& example) const;
+  // Of all of its runs that are kept.
+  int64_t AllInputBytes(const CheckedExample& example) const;
   void OpenNext();
   v1::GateScore Score(const CheckedExample& example, const Scores& scores,
                       Open* open) const;
@@ -58,10 +64,15 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   const std::shared_ptr<const ServedModel> model_;
   const std::vector<CheckedExample> examples_;
   const std::vector<std::vector<float>> settings_;
-  std::vector<int32_t> first_layer_;  // [setting] that has a gate other than 1
-  std::deque<Open> open_;             // in order, from first_open_ on
-  size_t first_open_ = 0;             // index of an example
-  int64_t rows_bytes_ = 0;            // of all that are open
+  // [setting], the first layer that has a gate other than 1, or than the first
+  // setting has.
+  std::vector<int32_t> unlike_dense_;
+  std::vector<int32_t> unlike_first_;
+  bool keeps_first_ =
+      false;                // somebody is taken up later than at the dense run
+  std::deque<Open> open_;   // in order, from first_open_ on
+  size_t first_open_ = 0;   // index of an example
+  int64_t rows_bytes_ = 0;  // of all that are open
   int64_t input_bytes_ = 0;
 };
 

@@ -98,10 +98,11 @@ struct Request {
   std::shared_ptr<HeadStatistics> statistics = nullptr;
   int32_t statistics_skip = 0;
 
-  // For runs of the same tokens under many gates: the first fills kept_inputs,
-  // and what has gates of 1 in all layers before `first_layer` is taken up
-  // there. Both have room for every computed token (ComputedTokens), and only
-  // where each has one place; the caller bounds their memory.
+  // For runs of the same tokens under many gates: one fills kept_inputs, from
+  // its first_layer on, and what has the same gates in all layers before its
+  // own `first_layer` is taken up there. Both have room for every computed
+  // token (ComputedTokens), and only where each has one place; the caller
+  // bounds their memory.
   std::shared_ptr<LayerInputs> kept_inputs = nullptr;
   std::shared_ptr<const LayerInputs> inputs = nullptr;
   int32_t first_layer = 0;

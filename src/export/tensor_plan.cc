@@ -104,11 +104,7 @@ void TensorPlanner::PlanAttention(size_t layer) {
     return;
   }
   const StoredHeads stored = StoredHeadsOf(config, source_.checkpoint, layer);
-  std::vector<int> kept_kv;
-  for (const KvHead& head : heads.kv_heads) kept_kv.push_back(head.index);
-  const std::vector<int> q_heads =
-      PositionsOf(heads.query_heads, stored.query_heads);
-  const std::vector<int> kv_heads = PositionsOf(kept_kv, stored.kv_heads);
+  const auto [q_heads, kv_heads] = KeptIn(stored, heads);
   const auto rotated_runs =
       target_.paired_rows && !config.paired_rows ? PairingRunsOf : RunsOf;
   const std::vector<Run> q_rows = rotated_runs(q_heads, config.head_dim);

@@ -38,6 +38,12 @@ StoredHeads WithoutHeads(const LayerShape& shape, const std::set<int>& pruned) {
   return left;
 }
 
+int PositionIn(const std::vector<int>& heads, int head) {
+  const auto at = std::lower_bound(heads.begin(), heads.end(), head);
+  CHECK(at != heads.end() && *at == head) << head;
+  return static_cast<int>(at - heads.begin());
+}
+
 }  // namespace
 
 StoredHeads StoredHeadsOf(const ModelConfig& config,
@@ -60,14 +66,13 @@ StoredHeads StoredHeadsOf(const ModelConfig& config,
   return rows == sliced ? left : AllHeads(shape);
 }
 
-std::vector<int> PositionsOf(absl::Span<const int> kept,
-                             absl::Span<const int> stored) {
-  std::vector<int> positions;
-  auto at = stored.begin();
-  for (const int head : kept) {
-    at = std::lower_bound(at, stored.end(), head);
-    CHECK(at != stored.end() && *at == head) << head;
-    positions.push_back(static_cast<int>(at - stored.begin()));
+KeptHeads KeptIn(const StoredHeads& stored, const LayerHeads& kept) {
+  KeptHeads positions;
+  for (const int head : kept.query_heads) {
+    positions.query_heads.push_back(PositionIn(stored.query_heads, head));
+  }
+  for (const KvHead& head : kept.kv_heads) {
+    positions.kv_heads.push_back(PositionIn(stored.kv_heads, head.index));
   }
   return positions;
 }

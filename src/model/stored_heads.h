@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <vector>
 
-#include "absl/types/span.h"
 #include "format/checkpoint.h"
+#include "heads/head_layout.h"
 #include "model/model_config.h"
 
 namespace headcount {
@@ -23,8 +23,11 @@ struct StoredHeads {
 StoredHeads StoredHeadsOf(const ModelConfig& config,
                           const Checkpoint& checkpoint, size_t layer);
 
-// Where `kept` lie in `stored`, which has them all; both rise.
-std::vector<int> PositionsOf(absl::Span<const int> kept,
-                             absl::Span<const int> stored);
+// Where the heads that a layer keeps lie in `stored`, which has them all.
+struct KeptHeads {
+  std::vector<int> query_heads;
+  std::vector<int> kv_heads;
+};
+KeptHeads KeptIn(const StoredHeads& stored, const LayerHeads& kept);
 
 }  // namespace headcount

@@ -134,11 +134,7 @@ void WeightLoader::LoadAttention(size_t layer, LayerWeights* weights) {
   const int64_t hidden = config_.hidden;
   const int64_t q = Width(stored.query_heads);
   const int64_t kv = Width(stored.kv_heads);
-  std::vector<int> kept_kv;
-  for (const KvHead& head : heads.kv_heads) kept_kv.push_back(head.index);
-  const std::vector<int> q_heads =
-      PositionsOf(heads.query_heads, stored.query_heads);
-  const std::vector<int> kv_heads = PositionsOf(kept_kv, stored.kv_heads);
+  const auto [q_heads, kv_heads] = KeptIn(stored, heads);
   const std::vector<Run> v_rows = RunsOf(kv_heads, head_dim);
   const auto rotated_runs = config_.paired_rows ? PairedRunsOf : RunsOf;
   const std::vector<Run> q_rows = rotated_runs(q_heads, head_dim);

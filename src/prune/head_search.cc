@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kRescoreShare = 0.4;
 constexpr double kJointFactor = 1.5;
+constexpr size_t kScoredAtOnce = 32;
 // Nats: below it, scores are rounding and nothing can be told from their ratio.
 constexpr double kNegligibleKl = 1e-4;
 
@@ -61,10 +62,19 @@ HeadSearch::HeadSearch(const PruneUnits& units, GateScorer* scorer)
 std::vector<HeadSearch::Move> HeadSearch::MovesLeft() const {
   std::vector<Move> moves;
   const size_t size = gone_.size();
+  const auto known = [&](const UnitSet& set) {
+    const auto found = last_kl_.find(set);
+    return found == last_kl_.end() ? 0.0 : found->second;
+  };
   const auto add = [&](const std::vector<size_t>& members) {
     UnitSet set = SetOf(size, members);
+    double kl = known(set);
+    // What is left of a layer has not been scored as a whole.
+    if (!last_kl_.contains(set)) {
+      for (const size_t unit : members) kl += known(SetOf(size, {unit}));
+    }
     const int64_t cost = CostOf(units_, set);
-    moves.push_back({.units = std::move(set), .kl = 0, .cost = cost});
+    moves.push_back({.units = std::move(set), .kl = kl, .cost = cost});
   };
   for (size_t i = 0; i < size; ++i) {
     if (!gone_[i]) add({i});
@@ -75,45 +85,96 @@ std::vector<HeadSearch::Move> HeadSearch::MovesLeft() const {
   return moves;
 }
 
-absl::Status HeadSearch::Rank() {
-  if (absl::Status status = Rescore(); !status.ok()) return status;
-  rescored_ = 0;
-  return absl::OkStatus();
+bool HeadSearch::Cheaper(const Move& a, const Move& b) {
+  return a.kl * static_cast<double>(b.cost) <
+         b.kl * static_cast<double>(a.cost);
 }
 
-absl::Status HeadSearch::Rescore() {
-  moves_ = MovesLeft();
+bool HeadSearch::Fits(const Move& move, int64_t budget) const {
+  return CostOf(units_, gone_) + move.cost <= budget;
+}
+
+const HeadSearch::Move* HeadSearch::CheapestThatFits(int64_t budget) const {
+  const Move* cheapest = nullptr;
+  for (const Move& move : moves_) {
+    if (Overlap(gone_, move.units) || !Fits(move, budget)) continue;
+    if (cheapest == nullptr || Cheaper(move, *cheapest)) cheapest = &move;
+  }
+  return cheapest;
+}
+
+std::vector<size_t> HeadSearch::NextToScore(int64_t budget, size_t most) const {
+  std::vector<size_t> next;
+  for (size_t i = 0; i < moves_.size(); ++i) {
+    if (!moves_[i].scored) next.push_back(i);
+  }
+  std::stable_sort(next.begin(), next.end(), [&](size_t a, size_t b) {
+    const bool a_fits = Fits(moves_[a], budget);
+    const bool b_fits = Fits(moves_[b], budget);
+    return a_fits != b_fits ? a_fits : Cheaper(moves_[a], moves_[b]);
+  });
+  if (next.size() > most) next.resize(most);
+  // By layer: what differs late is then computed together, from there on.
+  std::sort(next.begin(), next.end());
+  return next;
+}
+
+absl::Status HeadSearch::Score(const std::vector<size_t>& moves) {
   std::vector<UnitSet> settings = {gone_};
-  for (const Move& move : moves_) settings.push_back(Union(gone_, move.units));
+  for (const size_t move : moves) {
+    settings.push_back(Union(gone_, moves_[move].units));
+  }
   absl::StatusOr<ScoreTable> table = scorer_->Score(Split::kRank, settings);
   if (!table.ok()) return table.status();
   CHECK(table->settings.size() == settings.size());
   kl_ = MeanKl(table->settings[0]);
-  for (size_t i = 0; i < moves_.size(); ++i) {
-    moves_[i].kl = MeanKl(table->settings[i + 1]) - kl_;
+  for (size_t i = 0; i < moves.size(); ++i) {
+    Move& move = moves_[moves[i]];
+    move.kl = MeanKl(table->settings[i + 1]) - kl_;
+    move.scored = true;
+    last_kl_[move.units] = move.kl;
   }
-  if (unit_kl_.empty()) {  // the first time: every unit is left
-    for (size_t i = 0; i < gone_.size(); ++i) {
-      unit_kl_.push_back(moves_[i].kl);
-      std::vector<double>& examples = example_kl_.emplace_back();
-      for (const Outcome& outcome : table->settings[i + 1]) {
-        examples.push_back(outcome.kl);
-      }
-    }
-    layer_kl_.assign(static_cast<size_t>(units_.units.back().layer) + 1, 0.0);
-    // A layer of one unit is that unit; the moves of others follow.
-    for (const Move& move : moves_) {
-      const auto first = static_cast<size_t>(
-          std::find(move.units.begin(), move.units.end(), true) -
-          move.units.begin());
-      layer_kl_[static_cast<size_t>(units_.units[first].layer)] = move.kl;
+  if (unit_kl_.empty()) KeepRanks(*table);
+  return absl::OkStatus();
+}
+
+// The first time: every unit is left, and every move is scored.
+void HeadSearch::KeepRanks(const ScoreTable& table) {
+  for (size_t i = 0; i < gone_.size(); ++i) {
+    unit_kl_.push_back(moves_[i].kl);
+    std::vector<double>& examples = example_kl_.emplace_back();
+    for (const Outcome& outcome : table.settings[i + 1]) {
+      examples.push_back(outcome.kl);
     }
   }
-  std::stable_sort(moves_.begin(), moves_.end(),
-                   [](const Move& a, const Move& b) {
-                     return a.kl * static_cast<double>(b.cost) <
-                            b.kl * static_cast<double>(a.cost);
-                   });
+  layer_kl_.assign(static_cast<size_t>(units_.units.back().layer) + 1, 0.0);
+  // A layer of one unit is that unit; the moves of others follow.
+  for (const Move& move : moves_) {
+    const auto first = static_cast<size_t>(
+        std::find(move.units.begin(), move.units.end(), true) -
+        move.units.begin());
+    layer_kl_[static_cast<size_t>(units_.units[first].layer)] = move.kl;
+  }
+}
+
+absl::Status HeadSearch::Rank() {
+  moves_ = MovesLeft();
+  absl::Status status = Score(NextToScore(units_.total_cost, moves_.size()));
+  if (!status.ok()) return status;
+  std::stable_sort(moves_.begin(), moves_.end(), Cheaper);
+  fresh_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status HeadSearch::Rescore(int64_t budget) {
+  moves_ = MovesLeft();
+  const Move* cheapest = nullptr;
+  do {
+    absl::Status status = Score(NextToScore(budget, kScoredAtOnce));
+    if (!status.ok()) return status;
+    cheapest = CheapestThatFits(budget);
+  } while (cheapest != nullptr && !cheapest->scored);
+  std::stable_sort(moves_.begin(), moves_.end(), Cheaper);
   ++rescored_;
   fresh_ = true;
   return absl::OkStatus();
@@ -125,6 +186,7 @@ std::vector<HeadSearch::Move> HeadSearch::Fill(int64_t budget) const {
   int64_t cost = CostOf(units_, gone_);
   for (const Move& move : moves_) {
     if (Overlap(taken, move.units) || cost + move.cost > budget) continue;
+    if (!move.scored) break;  // it could be dearer than those behind it
     block.push_back(move);
     taken = Union(taken, move.units);
     cost += move.cost;
@@ -147,10 +209,12 @@ void HeadSearch::Take(const std::vector<Move>& moves, double kl) {
 absl::StatusOr<PathPoint> HeadSearch::Extend(double share) {
   CHECK(!unit_kl_.empty()) << "Rank() comes first";
   const int64_t budget = Budget(units_, share);
-  if (share > kRescoreShare && CostOf(units_, gone_) < budget) {
-    if (absl::Status status = Rescore(); !status.ok()) return status;
-  }
   std::vector<Move> block = Fill(budget);
+  const bool much = share > kRescoreShare && CostOf(units_, gone_) < budget;
+  if (much || (block.empty() && CheapestThatFits(budget) != nullptr)) {
+    if (absl::Status status = Rescore(budget); !status.ok()) return status;
+    block = Fill(budget);
+  }
   while (!block.empty()) {
     double sum = 0;
     UnitSet all = gone_;
@@ -169,9 +233,8 @@ absl::StatusOr<PathPoint> HeadSearch::Extend(double share) {
     }
     // Old scores may not know that what is gone stood in for one of these.
     if (!dearer || fresh_) Take(block, *joint);
-    block = Fill(budget);
-    if (block.empty()) break;
-    if (absl::Status status = Rescore(); !status.ok()) return status;
+    if (CheapestThatFits(budget) == nullptr) break;
+    if (absl::Status status = Rescore(budget); !status.ok()) return status;
     block = Fill(budget);
   }
   return PathPoint{.gone = gone_,

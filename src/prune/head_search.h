@@ -9,10 +9,14 @@
 // dense answers is its score: no labels needed, and on a trained encoder it
 // ranked better than the loss of labels did. Scores add up only while little is
 // gone, so past 40 % of the cost, or when a step costs over 1.5 times what its
-// units cost alone, the rest is scored again with what is already gone.
+// units cost alone, the rest is scored again with what is already gone: the
+// cheapest by what is known of them, until the cheapest of all is one of those
+// (lazy greedy search; Minoux 1978, doi:10.1007/BFb0006528). Without more heads
+// an answer rarely loses less, so that the others could hardly come first.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -55,12 +59,22 @@ class HeadSearch {
   // Units that go together: one, or all that a layer has left.
   struct Move {
     UnitSet units;
-    double kl = 0;  // what taking it costs now
+    double kl = 0;  // what taking it costs, as last scored
     int64_t cost = 0;
+    bool scored = false;  // since the last Rescore began
   };
 
+  static bool Cheaper(const Move& a, const Move& b);
   std::vector<Move> MovesLeft() const;
-  absl::Status Rescore();
+  bool Fits(const Move& move, int64_t budget) const;
+  // Null if nothing fits.
+  const Move* CheapestThatFits(int64_t budget) const;
+  // Of moves_, the `most` cheapest that are not scored, first those that fit.
+  std::vector<size_t> NextToScore(int64_t budget, size_t most) const;
+  absl::Status Score(const std::vector<size_t>& moves);
+  void KeepRanks(const ScoreTable& table);
+  absl::Status Rescore(int64_t budget);
+  // The cheapest moves that fit together, up to one that is not scored.
   std::vector<Move> Fill(int64_t budget) const;
   absl::StatusOr<double> JointKl(const UnitSet& gone);
   void Take(const std::vector<Move>& moves, double kl);
@@ -70,7 +84,8 @@ class HeadSearch {
   std::vector<double> unit_kl_;
   std::vector<std::vector<double>> example_kl_;
   std::vector<double> layer_kl_;
-  std::vector<Move> moves_;  // of what is left, cheapest first
+  std::vector<Move> moves_;            // of what is left, cheapest first
+  std::map<UnitSet, double> last_kl_;  // [Move::units], as last scored
   UnitSet gone_;
   double kl_ = 0;       // of gone_
   bool fresh_ = false;  // moves_ was scored with all of gone_

@@ -43,6 +43,7 @@ svg .cell { fill: var(--ground); stroke: var(--line); }
 svg .heat { fill: var(--heat); }
 svg .on { fill: var(--heat-ink); text-anchor: middle; font-size: 11px; }
 svg .off { fill: var(--text); text-anchor: middle; font-size: 11px; }
+svg .pruned .cell { stroke: var(--pruned); stroke-width: 3; }
 svg .cross { stroke: var(--pruned); stroke-width: 2; fill: none; }
 svg .grid { stroke: var(--line); fill: none; }
 svg .zero { stroke: var(--soft); fill: none; }
@@ -133,9 +134,9 @@ std::string Result(const PruneReport& report) {
   const Comparison& q = row.quality;
   if (q.metric == Metric::kAccuracy) {
     text += HtmlParagraph(absl::StrFormat(
-        "Accuracy on the test split: %s dense, %s pruned. %d answers were "
-        "lost, %d gained; %.2f %% of the labels are the dense model's. Class "
-        "that falls most: %s, recall %.2f %% to %.2f %% of %d.",
+        "Accuracy on the test split: %s dense, %s pruned. Answers lost: %d, "
+        "gained: %d; %.2f %% of the labels are the dense model's. Class that "
+        "falls most: %s, recall %.2f %% to %.2f %% of %d.",
         FormatMetric(q.metric, q.dense), FormatMetric(q.metric, q.pruned),
         q.counts.lost, q.counts.gained, 100 * q.agreement, q.worst.label,
         100 * q.worst.dense, 100 * q.worst.pruned, q.worst.n));
@@ -223,7 +224,7 @@ std::string RenderReport(const PruneReport& report) {
   page += "<h2>What each head is worth</h2>\n";
   page += HtmlParagraph(
       "Kullback-Leibler divergence from the dense answers without the head, "
-      "in nats; darker is worth more, a cross is pruned.",
+      "in thousandths of a nat; darker is worth more, a red frame is pruned.",
       "soft");
   page += absl::StrCat("<div class=\"scroll\">", DrawHeatMap(report),
                        "</div>\n<h2>Quality against what is kept</h2>\n");

@@ -15,6 +15,7 @@ namespace {
 constexpr int kCellWidth = 46;
 constexpr int kCellHeight = 26;
 constexpr int kGap = 3;
+constexpr int kCross = 5;
 constexpr int kLeft = 70;
 constexpr int kTop = 40;
 
@@ -68,6 +69,13 @@ int Columns(const PruneReport& report) {
   return columns;
 }
 
+// In thousandths of a nat, as short as fits a cell.
+std::string ShortKl(double nats) {
+  const double milli = 1000 * std::max(0.0, nats);
+  return milli < 100 ? absl::StrFormat("%.2g", milli)
+                     : absl::StrFormat("%.0f", milli);
+}
+
 std::string Cell(const PruneReport& report, size_t index, double shade) {
   const PruneUnit& unit = report.units.units[index];
   const bool pruned = report.gone[index];
@@ -93,12 +101,15 @@ std::string Cell(const PruneReport& report, size_t index, double shade) {
       x, y, kCellWidth, kCellHeight, 0.06 + 0.84 * shade);
   cell += Text(x + kCellWidth / 2.0, y + kCellHeight / 2.0 + 4,
                shade > 0.55 ? "class=\"on\"" : "class=\"off\"",
-               absl::StrFormat("%.2g", std::max(0.0, report.unit_kl[index])));
+               ShortKl(report.unit_kl[index]));
   if (pruned) {
+    // In a corner, so that the number can be read.
+    const int right = x + kCellWidth - 4;
+    const int left = right - kCross;
+    const int top = y + 4;
     absl::StrAppendFormat(
-        &cell, "<path class=\"cross\" d=\"M%d %dL%d %dM%d %dL%d %d\"/>", x + 4,
-        y + 4, x + kCellWidth - 4, y + kCellHeight - 4, x + kCellWidth - 4,
-        y + 4, x + 4, y + kCellHeight - 4);
+        &cell, "<path class=\"cross\" d=\"M%d %dL%d %dM%d %dL%d %d\"/>", left,
+        top, right, top + kCross, right, top, left, top + kCross);
   }
   return cell + "</g>\n";
 }

@@ -68,6 +68,29 @@ TEST(EngineInputsTest, LaterLayersAloneGiveTheSameBits) {
   }
 }
 
+// A run that is taken up itself keeps what others are taken up at.
+TEST(EngineInputsTest, ARunThatIsTakenUpKeepsItsInputs) {
+  const SystemClock clock;
+  const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock);
+  Request dense = Target(7);
+  dense.kept_inputs = InputsFor(dense);
+  RunAll(engine.get(), {dense});
+  Request first = dense;
+  first.inputs = std::exchange(first.kept_inputs, InputsFor(dense));
+  first.first_layer = 1;
+  first.head_gates = GatesFrom(1);
+  Request more = Target(7);
+  more.head_gates = first.head_gates;
+  more.head_gates[3 * kHeads] = 0.0f;
+  const std::vector<Heard> whole = RunAll(engine.get(), {more});
+  // Beside one that lets the steps begin at layer 0.
+  const std::vector<Heard> heard = RunAll(engine.get(), {first, Target(0)});
+  more.inputs = first.kept_inputs;
+  more.first_layer = 3;
+  EXPECT_TRUE(SameAnswer(RunAll(engine.get(), {more}).front(), whole.front()));
+  EXPECT_FALSE(SameAnswer(heard.front(), whole.front()));
+}
+
 TEST(EngineInputsTest, NoLayerAtAllIsTheDenseRun) {
   const SystemClock clock;
   const std::unique_ptr<Engine> engine = MakeSmallStepMailroom(&clock);

@@ -111,6 +111,70 @@ TEST_F(HeadSearchTest, CostsOneSettingForEachUnitAndLayer) {
   EXPECT_EQ(scorer.scored, 1u + 12 + 3);
 }
 
+// 15 layers of 4 groups, in an order that has nothing to do with layers; with
+// the first six as well as gone, each of the next six costs 5 nats more.
+class LargeSearchTest : public testing::Test {
+ protected:
+  static constexpr size_t kUnits = 60;
+  // The unit at place `rank` of the order.
+  static size_t At(size_t rank) { return rank * 37 % kUnits; }
+
+  LargeSearchTest() {
+    for (size_t rank = 0; rank < kUnits; ++rank) {
+      unit_kl_[At(rank)] = 0.01 * static_cast<double>(rank + 1);
+    }
+    for (size_t rank = 0; rank < 6; ++rank) {
+      pairs_.push_back({At(rank), At(rank + 6), 5.0});
+    }
+  }
+  // What is cheapest, one of each pair left.
+  static UnitSet Expected(size_t count) {
+    UnitSet gone(kUnits, false);
+    for (size_t rank = 0; rank < count + 6; ++rank) {
+      gone[At(rank)] = rank < 6 || rank >= 12;
+    }
+    return gone;
+  }
+
+  const PrunableModel model_ = UniformModel(15, 4, 1);
+  const PruneUnits units_ = MakeUnits(model_, UnitKind::kGroup);
+  std::vector<double> unit_kl_ = std::vector<double>(kUnits);
+  std::vector<SyntheticScorer::Pair> pairs_;
+};
+
+TEST_F(LargeSearchTest, ScoresOnlyWhatCouldBeNext) {
+  SyntheticScorer scorer(unit_kl_, pairs_, 2);
+  HeadSearch search(units_, &scorer);
+  ASSERT_TRUE(search.Rank().ok());
+  EXPECT_EQ(scorer.scored, 1 + kUnits + 15);
+  for (const size_t count : {6, 12, 24, 36, 42}) {
+    const absl::StatusOr<PathPoint> point =
+        search.Extend(static_cast<double>(count) / kUnits);
+    ASSERT_TRUE(point.ok());
+    EXPECT_EQ(point->gone, Expected(count)) << count;
+  }
+  ASSERT_GE(search.rescored(), 3);
+  // Each time 32 of what is left, and what is gone, and some joint scores.
+  const auto rescored = static_cast<size_t>(search.rescored());
+  EXPECT_LE(scorer.scored, 1 + kUnits + 15 + rescored * (33 + 6));
+}
+
+// The cheapest by old scores have all become dear.
+TEST_F(LargeSearchTest, GoesOnScoringUntilTheCheapestIsScored) {
+  std::vector<SyntheticScorer::Pair> pairs;
+  for (size_t rank = 1; rank < 41; ++rank) {
+    pairs.push_back({At(0), At(rank), 5.0});
+  }
+  SyntheticScorer scorer(unit_kl_, pairs, 2);
+  HeadSearch search(units_, &scorer);
+  ASSERT_TRUE(search.Rank().ok());
+  const absl::StatusOr<PathPoint> point = search.Extend(6.0 / kUnits);
+  ASSERT_TRUE(point.ok());
+  UnitSet expected(kUnits, false);
+  for (const size_t rank : {0, 41, 42, 43, 44, 45}) expected[At(rank)] = true;
+  EXPECT_EQ(point->gone, expected);
+}
+
 TEST_F(HeadSearchTest, StabilityIsOneWhenEveryExampleAgrees) {
   SyntheticScorer scorer(kUnitKl, {}, 8);
   HeadSearch search(units_, &scorer);

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -53,6 +54,49 @@ TEST(GateScoresTest, SettingsBeginAtTheFirstLayerThatTheyTouch) {
   }
   EXPECT_EQ(dense->request.kept_inputs.use_count(), 1)
       << "held by the test only";
+}
+
+// As a search asks: what is gone, and then that and a little more.
+TEST(GateScoresTest, SettingsBeginWhereTheyLeaveTheFirstOne) {
+  GateScores work(SmallModel(4), {Target()},
+                  {{1, 1, 0, 1, 1, 1},
+                   {1, 1, 0, 1, 1, 0},    // as the first up to layer 2
+                   {1, 1, 0, 0, 1, 1},    // in neither beyond layer 1
+                   {1, 1, 1, 1, 1, 0},    // nearer to the dense run
+                   {1, 1, 0, 1, 1, 1}});  // the first again
+  const std::optional<CalibrationPart> dense = work.Begin();
+  ASSERT_TRUE(dense.has_value());
+  ASSERT_TRUE(work.End(dense->id, SomeScores()).ok());
+  const std::optional<CalibrationPart> first = work.Begin();
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(first->request.inputs, dense->request.kept_inputs);
+  EXPECT_EQ(first->request.first_layer, 1);
+  const std::shared_ptr<LayerInputs> kept = first->request.kept_inputs;
+  ASSERT_NE(kept, nullptr);
+  EXPECT_FALSE(work.Begin().has_value()) << "its inputs are not there yet";
+  ASSERT_TRUE(work.End(first->id, SomeScores()).ok());
+  const std::shared_ptr<const LayerInputs> whole = dense->request.kept_inputs;
+  const std::vector<std::pair<std::shared_ptr<const LayerInputs>, int32_t>>
+      expected = {{kept, 2}, {whole, 1}, {whole, 2}, {kept, 3}};
+  for (const auto& [inputs, layer] : expected) {
+    const std::optional<CalibrationPart> part = work.Begin();
+    ASSERT_TRUE(part.has_value());
+    EXPECT_EQ(part->request.kept_inputs, nullptr);
+    EXPECT_EQ(part->request.inputs, inputs);
+    EXPECT_EQ(part->request.first_layer, layer);
+    ASSERT_TRUE(work.End(part->id, SomeScores()).ok());
+  }
+}
+
+TEST(GateScoresTest, NobodyWaitsForAFirstSettingThatSavesNothing) {
+  GateScores work(SmallModel(4), {Target()},
+                  {{1, 1, 0, 1, 1, 1}, {0, 1, 1, 1, 1, 1}});
+  const std::optional<CalibrationPart> dense = work.Begin();
+  ASSERT_TRUE(work.End(dense->id, SomeScores()).ok());
+  const std::optional<CalibrationPart> first = work.Begin();
+  ASSERT_TRUE(first.has_value());
+  EXPECT_EQ(first->request.kept_inputs, nullptr);
+  EXPECT_TRUE(work.Begin().has_value());
 }
 
 TEST(GateScoresTest, ATextWithTooManyInputsIsComputedWhole) {
