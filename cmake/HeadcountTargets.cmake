@@ -138,14 +138,20 @@ function(headcount_test name)
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 600)
 endfunction()
 
-# Makes the emulator of GPUs (tests/simt) see the plain loads and stores of a
-# target's sources, not only those that go through ptx.h. Sanitizers have hooks of
-# their own.
+# headcount_see_plain_accesses(target [sources])
+# Makes the emulator of GPUs (tests/simt) see the plain loads and stores of the
+# target, or of these sources of it, not only those that go through ptx.h.
+# Sanitizers have hooks of their own.
 function(headcount_see_plain_accesses target)
   if(HEADCOUNT_SANITIZE OR HEADCOUNT_FUZZ)
     return()
   endif()
-  target_compile_options(${target} PRIVATE -fsanitize=thread)
+  if(ARGN)
+    set_source_files_properties(${ARGN} PROPERTIES
+      COMPILE_OPTIONS -fsanitize=thread)
+  else()
+    target_compile_options(${target} PRIVATE -fsanitize=thread)
+  endif()
   set_target_properties(${target} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
   target_link_libraries(${target} PUBLIC headcount_simt_plain_accesses)
 endfunction()

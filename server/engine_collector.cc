@@ -329,6 +329,17 @@ Families SnapshotFamilies(const EngineSnapshot& snapshot,
   return families;
 }
 
+MetricFamily StepGraphFamily(const StepGraphs& steps) {
+  const auto count = [](int64_t value) { return static_cast<double>(value); };
+  return FamilyBuilder::Counter("headcount_step_graphs_total",
+                                "Steps by how they went to the device.")
+      .Add({{"result", "replayed"}}, count(steps.replayed))
+      .Add({{"result", "updated"}}, count(steps.updated))
+      .Add({{"result", "built"}}, count(steps.built))
+      .Add({{"result", "direct"}}, count(steps.direct))
+      .Build();
+}
+
 Families EngineCollector::Collect() const {
   Families families =
       SnapshotFamilies(engine_->Snapshot(), *models_, device_, *state_);
@@ -339,6 +350,7 @@ Families EngineCollector::Collect() const {
             .Add({{"device", device_}},
                  static_cast<double>(backend->FreeBytes()))
             .Build());
+    families.push_back(StepGraphFamily(backend->step_graphs()));
   }
   return families;
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/backend.h"
 #include "engine/engine.h"
 #include "prometheus/collectable.h"
 #include "server/model_table.h"
@@ -18,6 +19,9 @@ enum class ServerState { kStarting, kServing, kDraining };
 std::vector<prometheus::MetricFamily> SnapshotFamilies(
     const EngineSnapshot& snapshot, const ModelTable& models,
     const std::string& device, ServerState state);
+
+// How many steps went to the device in which way.
+prometheus::MetricFamily StepGraphFamily(const StepGraphs& steps);
 
 // Thread-safe. What it points to outlives it.
 class EngineCollector final : public prometheus::Collectable {

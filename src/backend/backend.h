@@ -73,12 +73,29 @@ struct StepInputs {
   // Byte offsets in the arena: the block table of sequence s in group g starts
   // at sequences[s].block_begin[g].
   absl::Span<const int64_t> block_offsets;
-  absl::Span<const AttentionPlan> plans;  // [layer class]
+  // [layer class]; empty for a backend that does not walk them.
+  absl::Span<const AttentionPlan> plans;
   // Of sequences that have gates: one for each query head that the weights
   // hold, by layer.
   absl::Span<const float> head_gates = {};
   // Those whose attention the step computes, in order.
   absl::Span<const AttentionLayer> layers = {};
+  // [StepSequence::variant]: `layers` are those of other steps whose ids are
+  // the same ones, in this order. Empty: nobody knows.
+  absl::Span<const uint64_t> variant_ids = {};
+  absl::Span<const int32_t> logits_rows = {};  // of the step: see GatherRows
+  // Nothing is copied from or to the host up to EndStep: operations may be held
+  // back until then.
+  bool uninterrupted = false;
+};
+
+// How many steps went to a device as a graph of launches, made before or for
+// the step, and how many launch by launch.
+struct StepGraphs {
+  int64_t replayed = 0;  // as it was
+  int64_t updated = 0;   // with some arguments of launches replaced
+  int64_t built = 0;
+  int64_t direct = 0;  // no graph
 };
 
 // The heads of a layer that some sequences of a step run, and where these lie
@@ -123,6 +140,12 @@ class Backend {
   // know.
   virtual absl::Status CheckHeads(int head_dim, KvDtype dtype) const = 0;
 
+  // Whether Attention walks StepInputs::plans.
+  virtual bool walks_plans() const { return true; }
+
+  // Since the start; all 0 for a backend without graphs. Thread-safe.
+  virtual StepGraphs step_graphs() const { return {}; }
+
   // Memory that Allocate could give now, about.
   virtual int64_t FreeBytes() const = 0;
   // ResourceExhausted when there is no room.
@@ -136,6 +159,8 @@ class Backend {
   // Starts a step: uploads what the operations below need, and computes the
   // cosines and sines of its positions.
   virtual void BeginStep(const StepInputs& inputs, const Rope& rope) = 0;
+  // Ends it: what was held back is on its way. Sample and copies come after.
+  virtual void EndStep() {}
 
   // out[r] = table row tokens[r]. [rows, table.cols()]
   virtual void Embed(const Matrix& table, float* out) = 0;
@@ -174,9 +199,8 @@ class Backend {
   virtual void SwiGlu(const float* x, int64_t rows, int64_t width,
                       float* out) = 0;
 
-  // out[i] = x[indices[i]]; rows of `cols` elements.
-  virtual void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                          int64_t cols, float* out) = 0;
+  // out[i] = x[StepInputs::logits_rows[i]]; rows of `cols` elements.
+  virtual void GatherRows(const float* x, int64_t cols, float* out) = 0;
 
   // Draws and scores tokens from logits [*, vocab]; one result for each row
   // asked for, on the host. See sampling.h.

@@ -149,41 +149,48 @@ class Dealer {
   int64_t excess_ = 0;
 };
 
-// Calls visit(reach) with all that each decoding row attends to.
-template <class Visit>
-void ForEachDecode(const LayerHeads& heads,
-                   absl::Span<const StepSequence> sequences,
-                   const Visit& visit) {
+// What each KV head of each decoding row attends to.
+std::vector<Reach> DecodeReaches(const LayerHeads& heads,
+                                 absl::Span<const StepSequence> sequences) {
+  std::vector<Reach> reaches;
+  reaches.reserve(sequences.size() * heads.kv_heads.size());
   for (size_t s = 0; s < sequences.size(); ++s) {
     if (sequences[s].num_rows != 1) continue;
     for (size_t slot = 0; slot < heads.kv_heads.size(); ++slot) {
-      visit(Whole(heads.kv_heads[slot], sequences[s],
-                  {.sequence = static_cast<int32_t>(s),
-                   .kv_slot = static_cast<int32_t>(slot),
-                   .num_rows = 1},
-                  0));
+      const KvHead& head = heads.kv_heads[slot];
+      // Mostly the same as of the head before.
+      if (slot > 0 && head.retention == heads.kv_heads[slot - 1].retention) {
+        reaches.push_back(reaches.back());
+        reaches.back().item.kv_slot = static_cast<int32_t>(slot);
+        continue;
+      }
+      reaches.push_back(Whole(head, sequences[s],
+                              {.sequence = static_cast<int32_t>(s),
+                               .kv_slot = static_cast<int32_t>(slot),
+                               .num_rows = 1},
+                              0));
     }
   }
+  return reaches;
 }
 
 // A quota under which the workers are enough: the mean, or somewhat more,
 // because every cut adds the cost of an item.
-int64_t FindQuota(const LayerHeads& heads,
-                  absl::Span<const StepSequence> sequences,
+int64_t FindQuota(absl::Span<const Reach> reaches,
                   const BalancedPlanOptions& options) {
   int64_t cost = 0;
-  ForEachDecode(heads, sequences, [&](const Reach& reach) {
+  for (const Reach& reach : reaches) {
     cost += reach.tokens() + options.item_cost;
-  });
+  }
   int64_t quota =
       std::max<int64_t>((cost + options.workers - 1) / options.workers,
                         options.min_tokens + options.item_cost);
   while (true) {
     Dealer dealer(options, quota);
-    ForEachDecode(heads, sequences, [&](const Reach& reach) {
+    for (const Reach& reach : reaches) {
       Parts parts(reach);
       while (parts.left() > 0) parts.Take(dealer.Deal(parts.left()));
-    });
+    }
     if (dealer.excess() == 0) return quota;
     // A larger quota needs fewer cuts, too: half of the way is often enough.
     quota += dealer.excess() / (2 * options.workers) + kBlockTokens;
@@ -194,8 +201,9 @@ void PlanDecode(const LayerHeads& heads,
                 absl::Span<const StepSequence> sequences,
                 const BalancedPlanOptions& options, BalancedPlan* plan) {
   plan->worker_begin.push_back(0);
-  Dealer dealer(options, FindQuota(heads, sequences, options));
-  ForEachDecode(heads, sequences, [&](const Reach& reach) {
+  const std::vector<Reach> reaches = DecodeReaches(heads, sequences);
+  Dealer dealer(options, FindQuota(reaches, options));
+  for (const Reach& reach : reaches) {
     const KvHead& head =
         heads.kv_heads[static_cast<size_t>(reach.item.kv_slot)];
     Splitter splitter(reach, head.num_queries, plan);
@@ -207,7 +215,7 @@ void PlanDecode(const LayerHeads& heads,
         splitter.Take(tokens, &plan->decode);
       }
     }
-  });
+  }
   plan->worker_begin.resize(static_cast<size_t>(options.workers) + 1,
                             static_cast<int32_t>(plan->decode.size()));
 }

@@ -46,6 +46,18 @@ class Decoder {
 
   absl::Status AllocateWorkspaces();
   absl::StatusOr<std::unique_ptr<Buffer>> Floats(int64_t rows, int64_t cols);
+  AttentionLayer LayerOf(size_t layer,
+                         absl::Span<const VariantLayer> variants) const;
+  // The first layer that the step has to compute: the least first_layer.
+  size_t FirstLayer(const Batch& batch) const;
+  // Before `layer`, the number of layers included: rows of sequences that are
+  // taken up there are read, and those of others kept.
+  void ExchangeInputs(const Batch& batch, size_t layer, size_t first_layer);
+  void RunLayers(const Batch& batch, void* arena);
+  void RunAttention(size_t layer, int64_t rows, void* arena);
+  void RunFeedForward(size_t layer, int64_t rows);
+
+  // decoder_step.cc.
   // Fills the vectors below from `batch`.
   StepInputs BuildStep(const Batch& batch);
   // The place of `variant` in variants_, where it is then.
@@ -55,15 +67,6 @@ class Decoder {
   void PlanLayers(absl::Span<const StepSequence> sequences);
   void ClassifyLayers();
   void ListLayers();
-  AttentionLayer LayerOf(size_t layer,
-                         absl::Span<const VariantLayer> variants) const;
-  // The first layer that the step has to compute: the least first_layer.
-  size_t FirstLayer(const Batch& batch) const;
-  // Before `layer`, the number of layers included: rows of sequences that are
-  // taken up there are read, and those of others kept.
-  void ExchangeInputs(const Batch& batch, size_t layer, size_t first_layer);
-  void RunAttention(size_t layer, int64_t rows, void* arena);
-  void RunFeedForward(size_t layer, int64_t rows);
 
   // decoder_statistics.cc.
   // The rows of `sequence` whose heads are looked at.
@@ -101,8 +104,10 @@ class Decoder {
     int32_t num_rows = 0;
     size_t variant = 0;  // in variants_
   };
-  std::vector<Counted> counted_;              // mostly empty
-  std::vector<const Variant*> variants_;      // of its sequences, each once
+  std::vector<Counted> counted_;          // mostly empty
+  bool exchanges_ = false;                // ExchangeInputs has something to do
+  std::vector<const Variant*> variants_;  // of its sequences, each once
+  std::vector<uint64_t> variant_ids_;     // of those
   std::vector<VariantLayer> layer_variants_;  // [layer, variant]
   std::vector<AttentionLayer> layers_;        // those that have attention
   std::vector<size_t> layer_index_;           // [layer] -> layers_

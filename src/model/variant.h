@@ -23,6 +23,8 @@ class Variant {
   static absl::StatusOr<std::shared_ptr<const Variant>> Create(
       const HeadLayout& weights, HeadLayout layout);
 
+  // Of this variant alone, in the life of the process.
+  uint64_t id() const { return id_; }
   const HeadLayout& layout() const { return layout_; }
   const std::vector<KvGeometry>& geometries() const { return geometries_; }
   // [layer], in the layout of the weights.
@@ -32,6 +34,7 @@ class Variant {
  private:
   explicit Variant(HeadLayout layout) : layout_(std::move(layout)) {}
 
+  uint64_t id_ = 0;
   HeadLayout layout_;
   std::vector<KvGeometry> geometries_;  // [group]
   std::vector<LayerSlots> slots_;

@@ -19,7 +19,7 @@ std::unique_ptr<cuda::Device> OpenTestDevice(bool launches = true);
 int Workers();
 // Whether kernels with cp.async in place of bulk copies can be asked for.
 bool IsEmulator();
-// How often memory was allocated, of the emulator; else 0.
+// How often memory was allocated or a graph made, of the emulator; else 0.
 int64_t TestAllocations();
 
 inline cuda::Device& TheDevice() {

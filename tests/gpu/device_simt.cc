@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "tests/gpu/device.h"
@@ -41,6 +42,47 @@ simt::Order OrderFromEnvironment() {
 void Copy(const void* from, int64_t bytes, void* to) {
   if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
 }
+
+// Has copies, as CUDA's graphs do: what is not replaced stays as it was.
+class SimtGraph final : public cuda::Graph {
+ public:
+  SimtGraph(cuda::Device* device, absl::Span<const cuda::LaunchCall> calls)
+      : device_(*device) {
+    for (const cuda::LaunchCall& call : calls) {
+      nodes_.emplace_back().call = call;
+      CHECK(SetParams(nodes_.size() - 1, call));
+    }
+  }
+
+  bool SetParams(size_t index, const cuda::LaunchCall& call) override {
+    Node& node = nodes_[index];
+    CHECK(node.call.kernel == call.kernel && node.call.grid == call.grid);
+    node.params.resize(static_cast<size_t>(call.params_bytes));
+    Copy(call.params, call.params_bytes, node.params.data());
+    node.call.params = node.params.data();
+    return true;
+  }
+  void Launch() override {
+    for (const Node& node : nodes_) {
+      if (node.call.kernel != nullptr) {
+        device_.Issue(node.call);
+        continue;
+      }
+      const auto& zero =
+          *static_cast<const cuda::ZeroParams*>(node.call.params);
+      device_.Zero(zero.device, zero.bytes);
+    }
+  }
+
+ private:
+  struct Node {
+    cuda::LaunchCall call;
+    std::vector<std::byte> params;
+  };
+
+  cuda::Device& device_;
+  std::vector<Node> nodes_;
+};
 
 // Launches are done when they return.
 class SimtDevice final : public cuda::Device {
@@ -87,15 +129,19 @@ class SimtDevice final : public cuda::Device {
                                     : absl::OkStatus();
   }
 
- protected:
-  void LaunchErased(const Call& call,
-                    const std::function<void()>& run) override {
+  void Issue(const cuda::LaunchCall& call) override {
     ++launched_;
     if (!launches_ || !status().ok()) return;
     Add(simt::Launch({.order = OrderFromEnvironment()},
                      static_cast<unsigned>(call.grid),
                      static_cast<unsigned>(call.threads),
-                     static_cast<size_t>(call.shared_bytes), run));
+                     static_cast<size_t>(call.shared_bytes),
+                     [&] { call.run(call.kernel, call.params); }));
+  }
+  std::unique_ptr<cuda::Graph> MakeGraph(
+      absl::Span<const cuda::LaunchCall> calls) override {
+    ++allocations;
+    return std::make_unique<SimtGraph>(this, calls);
   }
 
  private:

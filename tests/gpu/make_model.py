@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Writes a model of some shape with random bf16 weights: for speed, not sense.
 
-usage: make_model.py FOLDER [--layers N]     (default: Llama-3.1-8B's shape)
+usage: make_model.py FOLDER [--layers N] [--small]
+
+The default is Llama-3.1-8B's shape; small: its layers and heads, and little else
+(40 MB).
 """
 import argparse
 import json
@@ -12,6 +15,7 @@ import struct
 LLAMA_8B = dict(hidden_size=4096, intermediate_size=14336, head_dim=128,
                 num_attention_heads=32, num_key_value_heads=8,
                 vocab_size=128256)
+SMALL = dict(LLAMA_8B, hidden_size=64, intermediate_size=64, vocab_size=256)
 PATTERN = 1 << 25  # bytes that repeat
 
 
@@ -39,17 +43,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--small", action="store_true")
     args = parser.parse_args()
+    shape = SMALL if args.small else LLAMA_8B
     args.folder.mkdir(parents=True, exist_ok=True)
     config = dict(
-        LLAMA_8B, architectures=["LlamaForCausalLM"], model_type="llama",
+        shape, architectures=["LlamaForCausalLM"], model_type="llama",
         num_hidden_layers=args.layers, max_position_embeddings=131072,
         rms_norm_eps=1e-5, rope_theta=500000.0, hidden_act="silu",
         tie_word_embeddings=False, bos_token_id=0, eos_token_id=1)
     (args.folder / "config.json").write_text(json.dumps(config),
                                              encoding="utf-8")
     header, end = {}, 0
-    for name, size in tensors(LLAMA_8B, args.layers):
+    for name, size in tensors(shape, args.layers):
         count = size[0] * (size[1] if len(size) > 1 else 1)
         header[name] = {"dtype": "BF16", "shape": size,
                         "data_offsets": [end, end + 2 * count]}

@@ -119,9 +119,8 @@ class CpuBackend final : public Backend {
     headcount::SwiGlu(x, rows, width, out, &pool_);
   }
 
-  void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                  int64_t cols, float* out) override {
-    headcount::GatherRows(x, indices, cols, out);
+  void GatherRows(const float* x, int64_t cols, float* out) override {
+    headcount::GatherRows(x, step_.inputs.logits_rows, cols, out);
   }
 
   std::vector<SampleResult> Sample(const float* logits, int64_t vocab,

@@ -10,6 +10,7 @@
 #include "backend/cpu/thread_pool.h"
 #include "backend/cuda/attention_kernels.h"
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/graph_device.h"
 #include "backend/cuda/kv_write.h"
 #include "backend/cuda/matmul_kernels.h"
 #include "backend/cuda/packed_weights.h"
@@ -23,6 +24,9 @@ namespace headcount::cuda {
 namespace {
 
 constexpr int64_t kPackBytes = int64_t{64} << 20;  // on their way at once
+// Of steps that go out as graphs. Beyond, launches are a small part of a step
+// (docs/gpu_results.md: with 32 rows 7 %), and each number of rows is a graph.
+constexpr size_t kMaxGraphRows = 64;
 
 class CudaMatrix final : public Matrix {
  public:
@@ -56,7 +60,8 @@ Kernel<Params> KernelOf(const AttentionKernel& kernel) {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(std::unique_ptr<Device> device)
-      : device_(std::move(device)),
+      : real_device_(std::move(device)),
+        device_(std::make_unique<GraphDevice>(real_device_.get())),
         // Two blocks of the decode kernels run on a multiprocessor at once.
         workers_(2 * device_->multiprocessors()),
         upload_(device_.get()),
@@ -65,7 +70,6 @@ class CudaBackend final : public Backend {
         partial_sums_(device_.get()),
         partial_weights_(device_.get()),
         counters_(device_.get()),
-        gathered_(device_.get()),
         sample_upload_(device_.get()),
         sample_scratch_(device_.get()),
         sample_results_(device_.get()) {}
@@ -78,22 +82,28 @@ class CudaBackend final : public Backend {
     return cuda::CheckHeads(head_dim, dtype);
   }
 
+  bool walks_plans() const override { return false; }
+  StepGraphs step_graphs() const override { return device_->step_graphs(); }
+
   int64_t FreeBytes() const override { return device_->FreeBytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return DeviceBuffer::Create(device_.get(), bytes);
   }
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSource& source,
                                                Precision precision) override;
+  // These may come from other threads, and never while launches of their own
+  // are held back: StepInputs::uninterrupted.
   void CopyToDevice(const void* host, int64_t bytes, void* device) override {
-    device_->Synchronize();
-    device_->Fill(host, bytes, device);
+    real_device_->Synchronize();
+    real_device_->Fill(host, bytes, device);
   }
   void CopyToHost(const void* device, int64_t bytes, void* host) override {
-    device_->Download(device, bytes, host);
-    device_->Synchronize();
+    real_device_->Download(device, bytes, host);
+    real_device_->Synchronize();
   }
 
   void BeginStep(const StepInputs& inputs, const Rope& rope) override;
+  void EndStep() override { device_->EndStep(); }
   void Embed(const Matrix& table, float* out) override;
   void RmsNorm(const float* x, const float* weight, float epsilon, int64_t rows,
                int64_t cols, float* out) override;
@@ -105,22 +115,26 @@ class CudaBackend final : public Backend {
                  const void* arena, float* out) override;
   void GateHeads(const AttentionLayer& layer, float* context) override;
   void SwiGlu(const float* x, int64_t rows, int64_t width, float* out) override;
-  void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                  int64_t cols, float* out) override;
+  void GatherRows(const float* x, int64_t cols, float* out) override;
   std::vector<SampleResult> Sample(const float* logits, int64_t vocab,
                                    absl::Span<const SampleRow> rows) override;
 
  private:
   int32_t rows() const { return static_cast<int32_t>(inputs_.tokens.size()); }
   const LayerTables& TablesOf(const AttentionLayer& layer) const {
-    return tables_.layers[layer_tables_[static_cast<size_t>(layer.layer)]];
+    return tables_.known.front()
+        .layers[layer_tables_[static_cast<size_t>(layer.layer)]];
   }
+  // Whether the step only decodes, with nothing of the host's in between.
+  bool IsGraphStep() const;
+  void AddGates();
   void ReserveWorkspaces(int64_t half, int head_dim);
   void IndexLayers();
   void MakeRopeTable(const Rope& rope, int64_t frequencies);
   void DrawOnDevice(const float* logits, int64_t vocab);
 
-  const std::unique_ptr<Device> device_;
+  const std::unique_ptr<Device> real_device_;
+  const std::unique_ptr<GraphDevice> device_;
   const int32_t workers_;
   ThreadPool packers_{AvailableCores()};
 
@@ -131,6 +145,7 @@ class CudaBackend final : public Backend {
   std::vector<size_t> layer_tables_;  // [AttentionLayer::layer]
   int64_t tokens_ = 0;                // places in upload_
   int64_t positions_ = 0;
+  int64_t logits_rows_ = 0;
   int64_t block_offsets_ = 0;
   int64_t row_gates_ = 0;
   int64_t gates_ = 0;
@@ -140,7 +155,6 @@ class CudaBackend final : public Backend {
   GrowingMemory partial_sums_;
   GrowingMemory partial_weights_;
   GrowingMemory counters_;  // zero between launches
-  GrowingMemory gathered_;  // indices
 
   // Sampling: rows that the device draws, and what the others need.
   SampleBatch batch_;
@@ -180,26 +194,36 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::Pack(
 void CudaBackend::BeginStep(const StepInputs& inputs, const Rope& rope) {
   const Range range(device_.get(), "begin step");
   inputs_ = inputs;
+  device_->Synchronize();
   upload_.Clear();
   tokens_ = upload_.Add(inputs.tokens);
   positions_ = upload_.Add(inputs.positions);
-  block_offsets_ = upload_.Add(inputs.block_offsets);
+  logits_rows_ = upload_.Add(inputs.logits_rows);
   const int64_t frequencies = upload_.Add(rope.inverse_frequency);
-  if (!inputs.head_gates.empty()) {
-    std::vector<int64_t> row_gates;
-    for (const StepSequence& sequence : inputs.sequences) {
-      row_gates.insert(row_gates.end(), static_cast<size_t>(sequence.num_rows),
-                       sequence.gates_begin);
-    }
-    row_gates_ = upload_.Add(row_gates);
-    gates_ = upload_.Add(inputs.head_gates);
-  }
+  if (!inputs.head_gates.empty()) AddGates();
   MakeStepTables(inputs, workers_, &upload_, &tables_);
+  block_offsets_ = upload_.Add(inputs.block_offsets);
   IndexLayers();
   ReserveWorkspaces(static_cast<int64_t>(rope.inverse_frequency.size()),
                     inputs.layers.empty() ? 0 : inputs.layers.front().head_dim);
   upload_.Send();
+  device_->BeginStep(IsGraphStep());
   MakeRopeTable(rope, frequencies);
+}
+
+bool CudaBackend::IsGraphStep() const {
+  return inputs_.uninterrupted && inputs_.tokens.size() <= kMaxGraphRows &&
+         inputs_.tokens.size() == inputs_.sequences.size();
+}
+
+void CudaBackend::AddGates() {
+  std::vector<int64_t> row_gates;
+  for (const StepSequence& sequence : inputs_.sequences) {
+    row_gates.insert(row_gates.end(), static_cast<size_t>(sequence.num_rows),
+                     sequence.gates_begin);
+  }
+  row_gates_ = upload_.Add(row_gates);
+  gates_ = upload_.Add(inputs_.head_gates);
 }
 
 void CudaBackend::IndexLayers() {
@@ -295,6 +319,7 @@ void CudaBackend::RotateAndStoreKv(const AttentionLayer& layer, float* qkv,
         .positions = upload_.At<int32_t>(positions_) + first,
         .row_blocks = upload_.At<int64_t>(run.row_blocks),
         .heads = upload_.At<KvWriteHead>(
+            tables_.layer_tables +
             tables.write_heads[static_cast<size_t>(run.variant)])};
     device_->Launch(FindKvWriteKernel(), KvWriteGrid(params), params);
   }
@@ -304,14 +329,14 @@ void CudaBackend::Attention(const AttentionLayer& layer, const float* qkv,
                             const void* arena, float* out) {
   const Range range(device_.get(), "attention");
   const LayerTables& tables = TablesOf(layer);
-  const LayerShapeTables& shape = tables_.shapes[tables.shape];
+  const std::vector<AttentionLaunch>& launches = tables_.launches[tables.shape];
   const int64_t out_stride = int64_t{layer.query_heads} * layer.head_dim;
   if (!tables.covers_out) {
     device_->Zero(out,
                   rows() * out_stride * static_cast<int64_t>(sizeof(float)));
   }
-  for (size_t i = 0; i < shape.launches.size(); ++i) {
-    const AttentionLaunch& launch = shape.launches[i];
+  for (size_t i = 0; i < launches.size(); ++i) {
+    const AttentionLaunch& launch = launches[i];
     AttentionParams params{
         .q = qkv,
         .out = out,
@@ -321,7 +346,8 @@ void CudaBackend::Attention(const AttentionLayer& layer, const float* qkv,
         .token_scales = IsQuantized(launch.dtype),
         .arena = static_cast<const std::byte*>(arena),
         .blocks = upload_.At<int64_t>(block_offsets_),
-        .heads = upload_.At<AttentionHead>(tables.heads[i]),
+        .heads =
+            upload_.At<AttentionHead>(tables_.layer_tables + tables.heads[i]),
         .worker_begin = upload_.At<int32_t>(launch.worker_begin),
         .partial_sums = partial_sums_.data<float>(),
         .partial_weights = partial_weights_.data<float>(),
@@ -362,17 +388,13 @@ void CudaBackend::SwiGlu(const float* x, int64_t rows, int64_t width,
   device_->Launch(FindSwiGluKernel(), SwiGluGrid(params), params);
 }
 
-void CudaBackend::GatherRows(const float* x, absl::Span<const int32_t> indices,
-                             int64_t cols, float* out) {
-  const auto bytes = static_cast<int64_t>(indices.size() * sizeof(int32_t));
-  gathered_.Grow(bytes);
-  // Of pageable memory: it is read before this returns.
-  device_->Upload(indices.data(), bytes, gathered_.data<void>());
-  const GatherRowsParams params{.x = x,
-                                .indices = gathered_.data<int32_t>(),
-                                .out = out,
-                                .rows = static_cast<int32_t>(indices.size()),
-                                .cols = static_cast<int32_t>(cols)};
+void CudaBackend::GatherRows(const float* x, int64_t cols, float* out) {
+  const GatherRowsParams params{
+      .x = x,
+      .indices = upload_.At<int32_t>(logits_rows_),
+      .out = out,
+      .rows = static_cast<int32_t>(inputs_.logits_rows.size()),
+      .cols = static_cast<int32_t>(cols)};
   device_->Launch(FindGatherRowsKernel(), params.rows, params);
 }
 
@@ -409,6 +431,8 @@ std::vector<SampleResult> CudaBackend::Sample(
 // Draws batch_ into device_results_, which are there after Synchronize.
 void CudaBackend::DrawOnDevice(const float* logits, int64_t vocab) {
   const auto count = static_cast<int64_t>(drawn_.size());
+  // Not part of the step's upload: this is made while the device computes the
+  // layers. The last Sample has waited for its own.
   sample_upload_.Clear();
   const int64_t rows = sample_upload_.Add(batch_.rows);
   const int64_t uses = sample_upload_.Add(batch_.uses);

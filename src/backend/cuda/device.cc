@@ -3,7 +3,10 @@
 #include <cuda_runtime.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include <functional>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -17,6 +20,93 @@ namespace {
 void Check(cudaError_t error, const char* what) {
   CHECK(error == cudaSuccess) << what << ": " << cudaGetErrorString(error);
 }
+
+cudaKernelNodeParams KernelNode(const LaunchCall& call, void** arguments) {
+  cudaKernelNodeParams node = {};
+  node.func = const_cast<void*>(call.kernel);
+  node.gridDim = dim3(static_cast<unsigned>(call.grid));
+  node.blockDim = dim3(static_cast<unsigned>(call.threads));
+  node.sharedMemBytes = static_cast<unsigned>(call.shared_bytes);
+  node.kernelParams = arguments;
+  return node;
+}
+
+cudaMemsetParams ZeroNode(const LaunchCall& call) {
+  const auto& zero = *static_cast<const ZeroParams*>(call.params);
+  cudaMemsetParams node = {};
+  node.dst = zero.device;
+  node.elementSize = 1;
+  node.width = static_cast<size_t>(zero.bytes);
+  node.height = 1;
+  return node;
+}
+
+// A chain of nodes.
+class RuntimeGraph final : public Graph {
+ public:
+  // Null when it cannot be made.
+  static std::unique_ptr<RuntimeGraph> Create(
+      absl::Span<const LaunchCall> calls, cudaStream_t stream,
+      std::function<void(cudaError_t)> note) {
+    std::unique_ptr<RuntimeGraph> graph(
+        new RuntimeGraph(stream, std::move(note)));
+    if (graph->Build(calls)) return graph;
+    static_cast<void>(cudaGetLastError());  // an error that stays comes again
+    return nullptr;
+  }
+  ~RuntimeGraph() override {
+    // It may be running. Errors are told by what comes next.
+    static_cast<void>(cudaStreamSynchronize(stream_));
+    if (runs_ != nullptr) static_cast<void>(cudaGraphExecDestroy(runs_));
+    if (graph_ != nullptr) static_cast<void>(cudaGraphDestroy(graph_));
+  }
+
+  bool SetParams(size_t index, const LaunchCall& call) override {
+    cudaError_t error;
+    if (call.kernel == nullptr) {
+      const cudaMemsetParams node = ZeroNode(call);
+      error = cudaGraphExecMemsetNodeSetParams(runs_, nodes_[index], &node);
+    } else {
+      void* arguments[] = {const_cast<void*>(call.params)};
+      const cudaKernelNodeParams node = KernelNode(call, arguments);
+      error = cudaGraphExecKernelNodeSetParams(runs_, nodes_[index], &node);
+    }
+    if (error != cudaSuccess) static_cast<void>(cudaGetLastError());
+    return error == cudaSuccess;
+  }
+  void Launch() override { note_(cudaGraphLaunch(runs_, stream_)); }
+
+ private:
+  RuntimeGraph(cudaStream_t stream, std::function<void(cudaError_t)> note)
+      : stream_(stream), note_(std::move(note)) {}
+
+  bool Build(absl::Span<const LaunchCall> calls) {
+    if (cudaGraphCreate(&graph_, 0) != cudaSuccess) return false;
+    for (const LaunchCall& call : calls) {
+      if (Add(call) != cudaSuccess) return false;
+    }
+    return cudaGraphInstantiateWithFlags(&runs_, graph_, 0) == cudaSuccess;
+  }
+
+  cudaError_t Add(const LaunchCall& call) {
+    const size_t behind = nodes_.empty() ? 0 : 1;
+    const cudaGraphNode_t last = nodes_.empty() ? nullptr : nodes_.back();
+    cudaGraphNode_t& added = nodes_.emplace_back();
+    if (call.kernel == nullptr) {
+      const cudaMemsetParams node = ZeroNode(call);
+      return cudaGraphAddMemsetNode(&added, graph_, &last, behind, &node);
+    }
+    void* arguments[] = {const_cast<void*>(call.params)};
+    const cudaKernelNodeParams node = KernelNode(call, arguments);
+    return cudaGraphAddKernelNode(&added, graph_, &last, behind, &node);
+  }
+
+  const cudaStream_t stream_;
+  const std::function<void(cudaError_t)> note_;
+  cudaGraph_t graph_ = nullptr;
+  cudaGraphExec_t runs_ = nullptr;
+  std::vector<cudaGraphNode_t> nodes_;
+};
 
 class RuntimeDevice final : public Device {
  public:
@@ -107,16 +197,9 @@ class RuntimeDevice final : public Device {
     Note(cudaStreamSynchronize(steps_), "a kernel");
   }
 
- protected:
-  void LaunchErased(const Call& call,
-                    const std::function<void()>& /*run*/) override {
+  void Issue(const LaunchCall& call) override {
     Use();
-    if (call.shared_bytes > 48 << 10 && large_.insert(call.kernel).second) {
-      Note(cudaFuncSetAttribute(call.kernel,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                call.shared_bytes),
-           "shared memory of a kernel");
-    }
+    AllowShared(call);
     void* arguments[] = {const_cast<void*>(call.params)};
     Note(cudaLaunchKernel(call.kernel, dim3(static_cast<unsigned>(call.grid)),
                           dim3(static_cast<unsigned>(call.threads)), arguments,
@@ -124,7 +207,26 @@ class RuntimeDevice final : public Device {
          "launch");
   }
 
+  std::unique_ptr<Graph> MakeGraph(
+      absl::Span<const LaunchCall> calls) override {
+    Use();
+    for (const LaunchCall& call : calls) AllowShared(call);
+    return RuntimeGraph::Create(calls, steps_, [this](cudaError_t error) {
+      Note(error, "launch of a graph");
+    });
+  }
+
  private:
+  // Over 48 KiB of a block must be asked for, once for each kernel.
+  void AllowShared(const LaunchCall& call) {
+    if (call.shared_bytes <= 48 << 10) return;
+    if (!large_.insert(call.kernel).second) return;
+    Note(cudaFuncSetAttribute(call.kernel,
+                              cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              call.shared_bytes),
+         "shared memory of a kernel");
+  }
+
   // An error of a launch stays, and every call after it returns one.
   void Note(cudaError_t error, const char* what) const {
     if (error == cudaSuccess) return;
@@ -135,8 +237,13 @@ class RuntimeDevice final : public Device {
                                                   cudaGetErrorString(error)));
   }
 
-  // The device is a matter of each thread.
-  void Use() const { Note(cudaSetDevice(ordinal_), "cudaSetDevice"); }
+  // The device is a matter of each thread; nobody else in the process sets it.
+  void Use() const {
+    thread_local int used = -1;
+    if (used == ordinal_) return;
+    Note(cudaSetDevice(ordinal_), "cudaSetDevice");
+    used = ordinal_;
+  }
 
   const int ordinal_;
   const std::string name_;

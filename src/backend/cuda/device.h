@@ -9,15 +9,44 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "backend/cuda/kernel.h"
 
 namespace headcount::cuda {
+
+// The parameters of a launch that zeroes memory.
+struct ZeroParams {
+  void* device = nullptr;
+  int64_t bytes = 0;
+};
+
+// A launch as data.
+struct LaunchCall {
+  const void* kernel = nullptr;  // null: zeroes memory
+  // Calls the kernel as a function, for a device that takes those.
+  void (*run)(const void* kernel, const void* params) = nullptr;
+  int64_t grid = 0;  // blocks
+  int32_t threads = 0;
+  int32_t shared_bytes = 0;
+  const void* params = nullptr;  // the kernel's only argument, or ZeroParams
+  int64_t params_bytes = 0;
+};
+
+// Launches that go out together and run in their order, as CUDA's graphs do.
+// Has copies of their parameters. The device outlives it.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+  // Replaces the parameters of one launch, from the next Launch on; all else
+  // of `call` is as it was. False: it cannot, and the graph is of no more use.
+  virtual bool SetParams(size_t index, const LaunchCall& call) = 0;
+  virtual void Launch() = 0;
+};
 
 class Device {
  public:
@@ -45,17 +74,26 @@ class Device {
   virtual void Upload(const void* host, int64_t bytes, void* device) = 0;
   virtual void Download(const void* device, int64_t bytes, void* host) = 0;
   virtual void Zero(void* device, int64_t bytes) = 0;
+  virtual void Issue(const LaunchCall& call) = 0;  // of a kernel
   template <class Params>
-  void Launch(const Kernel<Params>& kernel, int64_t grid,
-              const Params& params) {
+  void Launch(const Kernel<Params>& kernel, int64_t grid, Params params) {
     if (grid == 0) return;
-    LaunchErased({.kernel = reinterpret_cast<const void*>(kernel.kernel),
-                  .grid = grid,
-                  .threads = kernel.threads,
-                  .shared_bytes = kernel.shared_bytes,
-                  .params = &params},
-                 [&] { kernel.kernel(params); });
+#if __has_builtin(__builtin_clear_padding)
+    // Equal parameters have equal bytes, so that graphs are found again.
+    __builtin_clear_padding(&params);
+#endif
+    Issue({.kernel = reinterpret_cast<const void*>(kernel.kernel),
+           .run = Run<Params>,
+           .grid = grid,
+           .threads = kernel.threads,
+           .shared_bytes = kernel.shared_bytes,
+           .params = &params,
+           .params_bytes = sizeof(Params)});
   }
+
+  // Null where the device cannot: launches then go out one by one.
+  virtual std::unique_ptr<Graph> MakeGraph(
+      absl::Span<const LaunchCall> calls) = 0;
 
   // A range on the timeline of a profiler (NVTX), from here to its end on the
   // same thread. `name` is a literal.
@@ -65,17 +103,12 @@ class Device {
   // Waits for all launches.
   virtual void Synchronize() = 0;
 
- protected:
-  struct Call {
-    const void* kernel = nullptr;
-    int64_t grid = 0;
-    int threads = 0;
-    int shared_bytes = 0;
-    const void* params = nullptr;  // the kernel's only argument
-  };
-  // `run` calls the kernel as a function, on a device that takes those.
-  virtual void LaunchErased(const Call& call,
-                            const std::function<void()>& run) = 0;
+ private:
+  template <class Params>
+  static void Run(const void* kernel, const void* params) {
+    reinterpret_cast<void (*)(const Params)>(const_cast<void*>(kernel))(
+        *static_cast<const Params*>(params));
+  }
 };
 
 // A range for as long as this lives.

@@ -1,12 +1,22 @@
 #include "backend/cuda/device_memory.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <memory>
 
 #include "base/check.h"
 
 namespace headcount::cuda {
+namespace {
+
+// Rounded up to a multiple of a quarter of the power of two below, or of 256.
+int64_t RoomFor(size_t bytes) {
+  const size_t unit = std::max<size_t>(std::bit_floor(bytes) / 4, 256);
+  return static_cast<int64_t>((bytes + unit - 1) / unit * unit);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> DeviceBuffer::Create(
     Device* device, int64_t bytes) {
@@ -36,15 +46,10 @@ StepUpload::~StepUpload() {
   if (here_ != nullptr) device_->FreeHost(here_);
 }
 
-void StepUpload::Clear() {
-  device_->Synchronize();
-  size_ = 0;
-}
-
 int64_t StepUpload::AddBytes(const void* values, size_t bytes) {
-  constexpr int64_t kAlign = 16;
-  const int64_t place = (size_ + kAlign - 1) / kAlign * kAlign;
-  const int64_t end = place + static_cast<int64_t>(bytes);
+  const int64_t place = size_;
+  const int64_t room = RoomFor(bytes);
+  const int64_t end = place + room;
   if (end > capacity_) {
     capacity_ = std::max(end, 2 * capacity_);
     auto* larger = static_cast<std::byte*>(device_->AllocateHost(capacity_));
@@ -55,6 +60,7 @@ int64_t StepUpload::AddBytes(const void* values, size_t bytes) {
     here_ = larger;
   }
   if (bytes > 0) std::memcpy(here_ + place, values, bytes);
+  std::memset(here_ + place + bytes, 0, static_cast<size_t>(room) - bytes);
   size_ = end;
   return place;
 }

@@ -58,6 +58,10 @@ class GrowingMemory {
 
 // What the host hands to a step: arrays, one behind the other, put together in
 // memory of the host and brought to the device in one copy. Not thread-safe.
+//
+// Each takes one of few sizes, so that from one step to the next places mostly
+// stay where they were, and with them the arguments of launches
+// (graph_device.h), though tables grow. Add those first that do not.
 class StepUpload {
  public:
   explicit StepUpload(Device* device) : device_(device), there_(device) {}
@@ -65,8 +69,8 @@ class StepUpload {
   StepUpload& operator=(const StepUpload&) = delete;
   ~StepUpload();
 
-  // Waits for what the last upload was for, and forgets it.
-  void Clear();
+  // Forgets what was added. The last Send's copy must be done.
+  void Clear() { size_ = 0; }
   // Where `values` will be on the device: an argument of At, not an address,
   // since more may be added. At a multiple of 16 bytes.
   template <class T>

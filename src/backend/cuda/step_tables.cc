@@ -1,6 +1,8 @@
 #include "backend/cuda/step_tables.h"
 
 #include <algorithm>
+#include <cstring>
+#include <list>
 #include <set>
 #include <utility>
 
@@ -60,6 +62,73 @@ Launches LaunchesOf(const AttentionLayer& layer) {
   return out;
 }
 
+// [KV head of the projection]; of those that the variant does not run,
+// nothing is written.
+std::vector<KvWriteHead> WriteHeads(const AttentionLayer& layer,
+                                    const VariantLayer& variant) {
+  std::vector<KvWriteHead> heads(static_cast<size_t>(layer.kv_heads));
+  for (KvWriteHead& head : heads) head.group = -1;
+  for (size_t slot = 0; slot < variant.kv_slots.size(); ++slot) {
+    const KvHead& head = variant.heads->kv_heads[slot];
+    KvWriteHead& to = heads[static_cast<size_t>(variant.kv_slots[slot])];
+    to.group = head.group;
+    to.page = variant.geometries[static_cast<size_t>(head.group)].page(
+        layer.layer, static_cast<int>(slot));
+  }
+  return heads;
+}
+
+class LayerSetMaker {
+ public:
+  explicit LayerSetMaker(LayerSet* set) : set_(*set) {}
+
+  void AddLayer(const AttentionLayer& layer) {
+    Launches launches = LaunchesOf(layer);
+    LayerTables& made = set_.layers.emplace_back();
+    made.shape = ShapeFor(layer.layer_class, launches);
+    for (size_t i = 0; i < launches.launches.size(); ++i) {
+      const VariantLayer& variant =
+          layer.variants[static_cast<size_t>(launches.launches[i].variant)];
+      made.heads.push_back(Add(MakeAttentionHeads(
+          *variant.heads, launches.cut[i], variant.geometries, layer.layer)));
+    }
+    for (const VariantLayer& variant : layer.variants) {
+      made.write_heads.push_back(Add(WriteHeads(layer, variant)));
+      made.covers_out =
+          made.covers_out &&
+          static_cast<int>(variant.query_slots.size()) == layer.query_heads;
+    }
+  }
+
+ private:
+  size_t ShapeFor(int layer_class, const Launches& launches) {
+    const auto serves = [&](const LayerShapeTables& shape) {
+      return shape.layer_class == layer_class &&
+             std::equal(shape.cut.begin(), shape.cut.end(),
+                        launches.cut.begin(), launches.cut.end(), CutAlike);
+    };
+    const auto found =
+        std::find_if(set_.shapes.begin(), set_.shapes.end(), serves);
+    const auto index = static_cast<size_t>(found - set_.shapes.begin());
+    if (found == set_.shapes.end()) {
+      set_.shapes.push_back({layer_class, launches.cut, launches.launches});
+    }
+    return index;
+  }
+
+  template <class T>
+  int64_t Add(const std::vector<T>& table) {
+    constexpr size_t kAlign = 16;
+    const size_t place = set_.tables.size();
+    const size_t bytes = table.size() * sizeof(T);
+    set_.tables.resize(place + (bytes + kAlign - 1) / kAlign * kAlign);
+    if (bytes > 0) std::memcpy(&set_.tables[place], table.data(), bytes);
+    return static_cast<int64_t>(place);
+  }
+
+  LayerSet& set_;
+};
+
 class TableMaker {
  public:
   TableMaker(const StepInputs& inputs, int32_t workers, StepUpload* upload,
@@ -71,16 +140,45 @@ class TableMaker {
 
   void Make() {
     tables_.runs.clear();
-    tables_.shapes.clear();
-    tables_.layers.clear();
+    tables_.launches.clear();
     tables_.num_partials = 0;
     tables_.num_counters = 0;
+    FindLayers();
+    const LayerSet& layers = tables_.known.front();
+    tables_.layer_tables = upload_.Add(layers.tables);
     SplitSequences();
     MakeRuns();
-    for (const AttentionLayer& layer : inputs_.layers) AddLayer(layer);
+    for (const LayerShapeTables& shape : layers.shapes) {
+      std::vector<AttentionLaunch>& launches =
+          tables_.launches.emplace_back(shape.launches);
+      for (size_t i = 0; i < launches.size(); ++i) {
+        AddPlan(shape.cut[i], &launches[i]);
+      }
+    }
   }
 
  private:
+  // Puts what belongs to the step's variants first in tables_.known.
+  void FindLayers() {
+    constexpr size_t kMostKnown = 16;
+    std::list<LayerSet>& known = tables_.known;
+    const auto found =
+        std::find_if(known.begin(), known.end(), [&](const LayerSet& set) {
+          return !set.variant_ids.empty() &&
+                 inputs_.variant_ids == absl::MakeConstSpan(set.variant_ids);
+        });
+    if (found != known.end()) {
+      known.splice(known.begin(), known, found);
+      return;
+    }
+    if (known.size() == kMostKnown) known.pop_back();
+    LayerSet& made = known.emplace_front();
+    made.variant_ids.assign(inputs_.variant_ids.begin(),
+                            inputs_.variant_ids.end());
+    LayerSetMaker maker(&made);
+    for (const AttentionLayer& layer : inputs_.layers) maker.AddLayer(layer);
+  }
+
   // The sequences of each variant.
   void SplitSequences() {
     for (const StepSequence& sequence : inputs_.sequences) {
@@ -121,44 +219,6 @@ class TableMaker {
     if (groups > 0) tables_.runs.push_back(run);
   }
 
-  void AddLayer(const AttentionLayer& layer) {
-    Launches launches = LaunchesOf(layer);
-    LayerTables& made = tables_.layers.emplace_back();
-    made.shape = ShapeFor(layer.layer_class, launches);
-    for (size_t i = 0; i < launches.launches.size(); ++i) {
-      const VariantLayer& variant =
-          layer.variants[static_cast<size_t>(launches.launches[i].variant)];
-      made.heads.push_back(upload_.Add(MakeAttentionHeads(
-          *variant.heads, launches.cut[i], variant.geometries, layer.layer)));
-    }
-    for (const VariantLayer& variant : layer.variants) {
-      made.write_heads.push_back(upload_.Add(WriteHeads(layer, variant)));
-      made.covers_out =
-          made.covers_out &&
-          static_cast<int>(variant.query_slots.size()) == layer.query_heads;
-    }
-  }
-
-  size_t ShapeFor(int layer_class, const Launches& launches) {
-    const auto serves = [&](const LayerShapeTables& shape) {
-      return shape.layer_class == layer_class &&
-             std::equal(shape.cut.begin(), shape.cut.end(),
-                        launches.cut.begin(), launches.cut.end(), CutAlike);
-    };
-    const auto found =
-        std::find_if(tables_.shapes.begin(), tables_.shapes.end(), serves);
-    const auto index = static_cast<size_t>(found - tables_.shapes.begin());
-    if (found != tables_.shapes.end()) return index;
-    LayerShapeTables& shape = tables_.shapes.emplace_back();
-    shape.layer_class = layer_class;
-    shape.cut = launches.cut;
-    shape.launches = launches.launches;
-    for (size_t i = 0; i < shape.launches.size(); ++i) {
-      AddPlan(shape.cut[i], &shape.launches[i]);
-    }
-    return index;
-  }
-
   void AddPlan(const LayerHeads& cut, AttentionLaunch* launch) {
     const std::vector<StepSequence>& sequences =
         by_variant_[static_cast<size_t>(launch->variant)];
@@ -169,30 +229,14 @@ class TableMaker {
     if (plan_.decode.empty()) launch->decode.kernel = nullptr;
     if (plan_.tiles.empty()) launch->prefill.kernel = nullptr;
     launch->tiles = static_cast<int32_t>(plan_.tiles.size());
+    launch->worker_begin = upload_.Add(plan_.worker_begin);
     launch->decode_items = upload_.Add(
         MakeAttentionItems(cut, sequences, plan_.decode, plan_.merges));
-    launch->worker_begin = upload_.Add(plan_.worker_begin);
     launch->tile_items = upload_.Add(
         MakeAttentionItems(cut, sequences, plan_.tiles, plan_.merges));
     tables_.num_partials = std::max(tables_.num_partials, plan_.num_partials);
     tables_.num_counters = std::max(tables_.num_counters,
                                     static_cast<int64_t>(plan_.merges.size()));
-  }
-
-  // [KV head of the projection]; of those that the variant does not run,
-  // nothing is written.
-  static std::vector<KvWriteHead> WriteHeads(const AttentionLayer& layer,
-                                             const VariantLayer& variant) {
-    std::vector<KvWriteHead> heads(static_cast<size_t>(layer.kv_heads));
-    for (KvWriteHead& head : heads) head.group = -1;
-    for (size_t slot = 0; slot < variant.kv_slots.size(); ++slot) {
-      const KvHead& head = variant.heads->kv_heads[slot];
-      KvWriteHead& to = heads[static_cast<size_t>(variant.kv_slots[slot])];
-      to.group = head.group;
-      to.page = variant.geometries[static_cast<size_t>(head.group)].page(
-          layer.layer, static_cast<int>(slot));
-    }
-    return heads;
   }
 
   const StepInputs& inputs_;

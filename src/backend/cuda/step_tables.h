@@ -3,7 +3,9 @@
 // pages are. All of it is made before the step and uploaded at once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <list>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -36,9 +38,9 @@ struct RowRun {
   int64_t row_blocks = 0;  // place of the [group, num_rows] byte offsets
 };
 
-// One layer: places of what differs from those alike.
+// One layer: places, in LayerSet::tables, of what differs from those alike.
 struct LayerTables {
-  size_t shape = 0;                  // in StepTables::shapes
+  size_t shape = 0;                  // in LayerSet::shapes
   std::vector<int64_t> heads;        // [launch of the shape] AttentionHead
   std::vector<int64_t> write_heads;  // [variant] KvWriteHead of each KV head
   bool covers_out = true;  // each row of the step runs all query heads
@@ -47,15 +49,24 @@ struct LayerTables {
 // Layers whose heads are cut in the same way.
 struct LayerShapeTables {
   int layer_class = 0;
-  std::vector<LayerHeads> cut;  // [launch]
-  std::vector<AttentionLaunch> launches;
+  std::vector<LayerHeads> cut;            // [launch]
+  std::vector<AttentionLaunch> launches;  // before any plan
+};
+
+// What does not change with sequences, but with the variants that they run.
+struct LayerSet {
+  std::vector<uint64_t> variant_ids;  // StepInputs's
+  std::vector<LayerTables> layers;    // as StepInputs::layers
+  std::vector<LayerShapeTables> shapes;
+  std::vector<std::byte> tables;
 };
 
 // Memory is reused from step to step. Not thread-safe.
 struct StepTables {
+  std::list<LayerSet> known;  // the step's first, then others, the last used
+  int64_t layer_tables = 0;   // place of known.front().tables
   std::vector<RowRun> runs;
-  std::vector<LayerShapeTables> shapes;
-  std::vector<LayerTables> layers;  // as StepInputs::layers
+  std::vector<std::vector<AttentionLaunch>> launches;  // [shape]
   // The most that a launch needs.
   int64_t num_partials = 0;
   int64_t num_counters = 0;
@@ -66,7 +77,7 @@ struct StepTables {
 absl::Status CheckHeads(int head_dim, KvDtype dtype);
 
 // Makes the tables of a step for `workers` blocks of the decode kernels. What
-// is at the places is added to `upload`.
+// is at the places is added to `upload`, those last that grow with contexts.
 void MakeStepTables(const StepInputs& inputs, int32_t workers,
                     StepUpload* upload, StepTables* tables);
 

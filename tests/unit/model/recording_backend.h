@@ -48,6 +48,7 @@ class RecordingBackend : public Backend {
     rows_ = inputs.tokens.size();
     real_->BeginStep(inputs, rope);
   }
+  void EndStep() override { real_->EndStep(); }
   void Embed(const Matrix& table, float* out) override {
     real_->Embed(table, out);
   }
@@ -79,9 +80,8 @@ class RecordingBackend : public Backend {
               float* out) override {
     real_->SwiGlu(x, rows, width, out);
   }
-  void GatherRows(const float* x, absl::Span<const int32_t> indices,
-                  int64_t cols, float* out) override {
-    real_->GatherRows(x, indices, cols, out);
+  void GatherRows(const float* x, int64_t cols, float* out) override {
+    real_->GatherRows(x, cols, out);
   }
   std::vector<SampleResult> Sample(const float* logits, int64_t vocab,
                                    absl::Span<const SampleRow> rows) override {

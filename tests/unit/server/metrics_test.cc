@@ -143,6 +143,19 @@ TEST(SnapshotFamilies, PoolStatesSumToTheCapacity) {
             samples.at("headcount_kv_pool_capacity_bytes{device=\"cpu\"}"));
 }
 
+TEST(StepGraphFamily, TellsTheResultsApart) {
+  auto samples = Samples({StepGraphFamily(
+      {.replayed = 70, .updated = 5, .built = 3, .direct = 20})});
+  const auto steps = [&](const char* result) {
+    return samples[absl::StrCat("headcount_step_graphs_total{result=\"", result,
+                                "\"}")];
+  };
+  EXPECT_EQ(steps("replayed"), 70);
+  EXPECT_EQ(steps("updated"), 5);
+  EXPECT_EQ(steps("built"), 3);
+  EXPECT_EQ(steps("direct"), 20);
+}
+
 TEST(Metrics, CountEachEndingOnce) {
   const ModelTable models(TwoModels());
   Metrics metrics(models);
