@@ -154,6 +154,15 @@ class WarpTile {
   float sums_[Shape::kGroups][Shape::kPanels][4] = {};
 };
 
+// Stores sum + bias, or adds it.
+DEVICE void StoreSum(const MatMulParams& params, int row, int64_t output,
+                     float sum) {
+  if (row >= params.rows || output >= params.layout.rows) return;
+  if (params.bias != nullptr) sum += params.bias[output];
+  float* to = params.out + row * params.layout.rows + output;
+  *to = params.add ? *to + sum : sum;
+}
+
 // Adds up the sums of all warps and stores them. shared: Shape::kSharedBytes
 template <class Shape>
 DEVICE void JoinWarps(const MatMulParams& params, const WarpTile<Shape>& tile,

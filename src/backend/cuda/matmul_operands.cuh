@@ -151,8 +151,8 @@ DEVICE WeightPairs Pairs(const StagePart<ElementType::kBf16>& part) {
   WeightPairs pairs;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    pairs.pair[i][0] = part.words[0][i];
-    pairs.pair[i][1] = part.words[1][i];
+    pairs.pair[i][0] = part.words[i / 2][i % 2 * 2];
+    pairs.pair[i][1] = part.words[i / 2][i % 2 * 2 + 1];
   }
   return pairs;
 }
@@ -167,7 +167,7 @@ DEVICE SplitPairs Pairs(const StagePart<ElementType::kF16>& part) {
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const uint32_t word = part.words[half][i];
+      const uint32_t word = part.words[i / 2][i % 2 * 2 + half];
       const float first = ptx::HalfToFloat(static_cast<uint16_t>(word));
       const float second = ptx::HalfToFloat(static_cast<uint16_t>(word >> 16));
       const uint32_t high = ptx::PackBf16(first, second);
@@ -259,17 +259,6 @@ DEVICE void AddScaled(const float (&product)[4], float2 scale, float2 min,
     sums[2] = fmaf(min.y, x_sum.x, sums[2]);
     sums[3] = fmaf(min.y, x_sum.y, sums[3]);
   }
-}
-
-// --- Results ----------------------------------------------------------------
-
-// Stores sum + bias, or adds it.
-DEVICE void StoreSum(const MatMulParams& params, int row, int64_t output,
-                     float sum) {
-  if (row >= params.rows || output >= params.layout.rows) return;
-  if (params.bias != nullptr) sum += params.bias[output];
-  float* to = params.out + row * params.layout.rows + output;
-  *to = params.add ? *to + sum : sum;
 }
 
 }  // namespace headcount::cuda

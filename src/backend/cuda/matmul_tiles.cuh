@@ -131,7 +131,9 @@ class TileSteps {
   DEVICE void Issue() {
     if (stage_ < stages_) {
       unsigned char* to = shared_ + issued_ * Shape::kStepBytes;
-      if (warp_ < Shape::kPanels) CopyPanel(to + warp_ * Shape::kPanelBytes);
+      if (Shape::kPanels == kMatMulWarps || warp_ < Shape::kPanels) {
+        CopyPanel(to + warp_ * Shape::kPanelBytes);
+      }
       CopyGroups(to + Shape::kXOffset + warp_ * Shape::kGroupBytes);
       if (++part_ == Shape::kSteps) {
         part_ = 0;
@@ -309,22 +311,53 @@ class TilePart {
   DEVICE void Store(const MatMulParams& params, const Tile<Shape>& tile) const {
 #pragma unroll
     for (int panel = 0; panel < Shape::kWarpPanels; ++panel) {
-#pragma unroll
-      for (int group = 0; group < Shape::kWarpGroups; ++group) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          StoreSum(params,
-                   tile.first_row + (group_ + group) * kGroupRows +
-                       lane_ % 4 * 2 + i % 2,
-                   tile.first_output + (panel_ + panel) * kPanelRows +
-                       lane_ / 4 + i / 2 * 8,
-                   totals_[panel][group][i]);
-        }
-      }
+      const int row = tile.first_row + group_ * kGroupRows + lane_ % 4 * 2;
+      const int output =
+          tile.first_output + (panel_ + panel) * kPanelRows + lane_ / 4;
+      StorePanel(params, row, output, totals_[panel]);
     }
   }
 
  private:
+  using PanelSums = float[Shape::kWarpGroups][4];
+
+  // What memory holds comes first for all sums, or each would wait for it.
+  DEVICE void StorePanel(const MatMulParams& params, int row, int output,
+                         const PanelSums& sums) const {
+    const auto for_each = [&](auto&& use) {
+#pragma unroll
+      for (int group = 0; group < Shape::kWarpGroups; ++group) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int x = row + group * kGroupRows + i % 2;
+          const int64_t y = output + i / 2 * 8;
+          if (x < params.rows && y < params.layout.rows) {
+            use(group, i, x * params.layout.rows + y);
+          }
+        }
+      }
+    };
+    float bias[2] = {};
+    if (params.bias != nullptr) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int y = output + half * 8;
+        if (y < params.layout.rows) bias[half] = params.bias[y];
+      }
+    }
+    PanelSums before = {};
+    if (params.add) {
+      for_each([&](int group, int i, int64_t to) {
+        before[group][i] = params.out[to];
+      });
+    }
+    for_each([&](int group, int i, int64_t to) {
+      float sum = sums[group][i];
+      if (params.bias != nullptr) sum += bias[i / 2];
+      params.out[to] = params.add ? before[group][i] + sum : sum;
+    });
+  }
+
   // weights: the step's of the warp's panels. x: the block's of its groups.
   DEVICE void AddBlock(const unsigned char* weights, const unsigned char* x,
                        int block) {
