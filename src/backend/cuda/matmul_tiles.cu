@@ -21,13 +21,13 @@ MatMulLaunch ChoiceOf(const PackedLayout& layout, int32_t rows) {
 template <ElementType kDtype>
 MatMulLaunch Choose(const PackedLayout& layout, int32_t rows,
                     int multiprocessors) {
-  using Large = TileShape<kDtype, 8, 16>;  // 128 x 128
-  using Flat = TileShape<kDtype, 8, 8>;    // 128 outputs, 64 rows
-  using Small = TileShape<kDtype, 4, 8>;   // 64 x 64
+  using Flat = TileShape<kDtype, 8, 8>;   // 128 outputs, 64 rows
+  using Small = TileShape<kDtype, 4, 8>;  // 64 x 64
   // Beside quantised weights it is x that takes room and time to copy, and
   // registers have scales to hold, too: flat tiles need no more bytes a clock
   // than large ones of 16 bits.
-  if constexpr (!Large::kQuantized) {
+  if constexpr (!Flat::kQuantized) {
+    using Large = TileShape<kDtype, 8, 16>;  // 128 x 128
     if (rows > Flat::kRows && Tiles<Large>(layout, rows) >= multiprocessors) {
       return ChoiceOf<Large>(layout, rows);
     }

@@ -49,8 +49,10 @@ struct TileShape {
   static constexpr int kGroupBytes = kBlocks * SplitBlockBytes(kDtype);
   static constexpr int kXOffset = kPanels * kPanelBytes;
   static constexpr int kStepBytes = kXOffset + kGroups * kGroupBytes;
-  // Of steps, one of which is multiplied while copies fill the others.
-  static constexpr int kBuffers = kQuantized ? 2 : 4;
+  // Of steps, one of which is multiplied while copies fill the others. With few
+  // rows it is memory that a tile waits for: 24 KiB of weights or more are on
+  // their way to a multiprocessor, where there is room for two small tiles.
+  static constexpr int kBuffers = 4;
   static constexpr int kSharedBytes = kBuffers * kStepBytes;
   static_assert(kSharedBytes <= 99 << 10);  // what sm_86 and sm_89 have
 
@@ -60,9 +62,9 @@ struct TileShape {
 
 // Which tile a block has. Tiles of kBandTiles rows of them come one after the
 // other, then those of the next outputs: of an H100, 132 blocks at a time have
-// 8 x 16.5 tiles and so read 264 KiB of different weights and x for 3,168 KiB
-// that they multiply. The rows of a band stay in the L2 cache; weights come
-// from memory once for each band.
+// 8 x 16.5 tiles, which for 32 columns are 260 KiB of different weights and x,
+// read 12 times on average. The x of a band stays in the L2 cache (16 MiB of
+// 4,096 columns); weights come from memory once for each band.
 inline constexpr int kBandTiles = 8;
 
 template <class Shape>
@@ -116,9 +118,7 @@ class TileSteps {
     ptx::CpAsyncWait<Shape::kBuffers - 2>();
     __syncthreads();
     Issue();  // in the place of the step that all have left behind
-    const unsigned char* step = shared_ + read_ * Shape::kStepBytes;
-    read_ = (read_ + 1) % Shape::kBuffers;
-    return step;
+    return shared_ + buffer_;
   }
 
  private:
@@ -130,7 +130,7 @@ class TileSteps {
 
   DEVICE void Issue() {
     if (stage_ < stages_) {
-      unsigned char* to = shared_ + issued_ * Shape::kStepBytes;
+      unsigned char* to = shared_ + buffer_;
       if (Shape::kPanels == kMatMulWarps || warp_ < Shape::kPanels) {
         CopyPanel(to + warp_ * Shape::kPanelBytes);
       }
@@ -141,7 +141,8 @@ class TileSteps {
       }
     }
     ptx::CpAsyncCommit();
-    issued_ = (issued_ + 1) % Shape::kBuffers;
+    buffer_ += Shape::kStepBytes;
+    if (buffer_ == Shape::kSharedBytes) buffer_ = 0;
   }
 
   DEVICE void NextStage() {
@@ -194,10 +195,11 @@ class TileSteps {
   unsigned char* shared_;
   const std::byte* panel_;
   const std::byte* groups_[kWarpGroups];
-  int stage_ = 0;   // of the step to be issued next
-  int part_ = 0;    // which step of its stage that is
-  int issued_ = 0;  // buffers: the one to be filled next
-  int read_ = 0;    // and the one to be read next
+  int stage_ = 0;  // of the step to be issued next
+  int part_ = 0;   // which step of its stage that is
+  // Where that goes; of all steps that are there, the one behind it is the
+  // oldest.
+  int buffer_ = 0;
 };
 
 // --- A step in shared memory -------------------------------------------------
