@@ -50,8 +50,9 @@ struct TileShape {
   static constexpr int kXOffset = kPanels * kPanelBytes;
   static constexpr int kStepBytes = kXOffset + kGroups * kGroupBytes;
   // Of steps, one of which is multiplied while copies fill the others. With few
-  // rows it is memory that a tile waits for: 24 KiB of weights or more are on
-  // their way to a multiprocessor, where there is room for two small tiles.
+  // rows it is memory that a tile waits for: 24 KiB of weights (8 bits: 26, 4
+  // bits: 15) are on their way to a multiprocessor that has room for one of the
+  // large tiles or two small ones.
   static constexpr int kBuffers = 4;
   static constexpr int kSharedBytes = kBuffers * kStepBytes;
   static_assert(kSharedBytes <= 99 << 10);  // what sm_86 and sm_89 have
@@ -202,7 +203,7 @@ class TileSteps {
   int buffer_ = 0;
 };
 
-// --- A step in shared memory -------------------------------------------------
+// --- A step in shared memory ------------------------------------------------
 
 // What a lane takes of block `block` of a panel's step, as the first block of a
 // stage, with the scales of its own rows.
