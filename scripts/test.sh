@@ -121,8 +121,9 @@ golden_summary
 cuda_kernels() {
   local kernels=src/backend/cuda/CMakeFiles/headcount_cuda.dir
   ninja -C build/cuda \
-    "$kernels"/{attention_bf16,attention_int8,kv_write,matmul_kernels}.cu.o \
-    "$kernels"/{row_kernels,sampling_kernels}.cu.o "$kernels"/device.cc.o \
+    "$kernels"/{attention_bf16,attention_int8,kv_write}.cu.o \
+    "$kernels"/{matmul_kernels,matmul_tiles,row_kernels}.cu.o \
+    "$kernels"/sampling_kernels.cu.o "$kernels"/device.cc.o \
     src/backend/CMakeFiles/headcount_devices.dir/create_backend.cc.o \
     tests/gpu/CMakeFiles/kernel_gpu_benchmark.dir/attention_benchmark.cc.o \
     tests/gpu/CMakeFiles/step_gpu_benchmark.dir/step_benchmark.cc.o

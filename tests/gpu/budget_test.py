@@ -6,7 +6,8 @@ usage: budget_test.py [--write] OBJECT_FOLDER
 OBJECT_FOLDER holds the logs that cmake/keep_log.sh leaves beside the objects.
 The table, budget.json, has a line for each kernel and architecture: registers
 and bytes spilled. Fewer is fine; more fails, until --write makes a new table of
-what was found. Spills of decode kernels of bf16 and int8 pages fail in any case.
+what was found. Spills of decode kernels of bf16 and int8 pages, and of products,
+fail in any case.
 """
 import json
 import pathlib
@@ -21,12 +22,15 @@ KERNELS = {
     "RotateAndWriteKv": "kv_write", "Embed": "embed", "RmsNorm": "rms_norm",
     "SwiGlu": "swiglu", "GatherRows": "gather_rows", "GateHeads": "gate_heads",
     "RopeTable": "rope_table", "MatMulFloats": "matmul f32",
-    "SampleRows": "sample"}
+    "SplitRows": "split_rows", "SampleRows": "sample"}
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\d+)'")
 SPILL = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
-MATMUL = re.compile(r"MatMulShapeILNS_11ElementTypeE(\d+)ELi(\d+)ELi(\d+)E")
+MATMUL = re.compile(
+    r"(MatMul|Tile)ShapeILNS_11ElementTypeE(\d+)ELi(\d+)ELi(\d+)E")
+# Those that must not spill, whatever the table says.
+NO_SPILLS = re.compile(r"decode (bf16|int8) head_dim (64|128) |matmul ")
 PAGE = re.compile(r"PageShapeILi(\d+)ELNS_7KvDtypeE(\d)E(?:EELi(\d+))?")
 
 
@@ -34,9 +38,10 @@ def kernel_name(mangled):
     page = PAGE.search(mangled)
     if page is None:
         if match := MATMUL.search(mangled):
-            dtype, panels, groups = match.groups()
-            return (f"matmul {ELEMENT_TYPES[dtype]} outputs {16 * int(panels)} "
-                    f"rows {8 * int(groups)}")
+            shape, dtype, panels, groups = match.groups()
+            kernel = "matmul tiles" if shape == "Tile" else "matmul"
+            return (f"{kernel} {ELEMENT_TYPES[dtype]} "
+                    f"outputs {16 * int(panels)} rows {8 * int(groups)}")
         return next((name for kernel, name in KERNELS.items()
                      if f"{len(kernel)}{kernel}E" in mangled), mangled)
     head_dim, dtype, queries = page.groups()
@@ -75,8 +80,7 @@ def compare(found, table):
                 if amount > budget[resource]:
                     problems.append(f"{what}: {resource} {amount}, budget "
                                     f"{budget[resource]}")
-            must_not = re.match(r"decode (bf16|int8) head_dim (64|128) ", name)
-            if must_not and used["spilled"]:
+            if NO_SPILLS.match(name) and used["spilled"]:
                 problems.append(f"{what}: spills {used['spilled']} bytes")
     return problems
 

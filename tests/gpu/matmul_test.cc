@@ -1,12 +1,14 @@
 // Products with packed weights, against a sum in double precision of the
 // weights that the CPU backend has at rest.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "backend/cuda/matmul_kernels.h"
 #include "backend/cuda/packed_weights.h"
 #include "backend/cuda/row_kernels.h"
@@ -54,28 +56,39 @@ struct Operands {
   std::vector<float> before = {};  // empty: the product is stored
 };
 
-std::vector<float> Product(const DeviceMatrix& w, int32_t rows,
+// How many rows are multiplied at once, and on how large a device: which
+// kernels do it.
+struct Company {
+  int32_t rows = 0;
+  int multiprocessors = 1;
+};
+constexpr int kManyMultiprocessors = 1000;  // more than there are tiles
+
+std::vector<float> Product(const DeviceMatrix& w, Company company,
                            const Operands& operands) {
+  const cuda::MatMulPlan plan =
+      cuda::PlanMatMul(w.layout(), company.rows, company.multiprocessors);
   const DeviceArray<float> x(operands.x);
   const DeviceArray<float> bias(operands.bias.empty() ? std::vector<float>{0}
                                                       : operands.bias);
-  const size_t count = Index(rows * w.layout().rows);
+  const size_t count = Index(company.rows * w.layout().rows);
   const DeviceArray<float> out =
       operands.before.empty()
           ? DeviceArray<float>(count)
           : DeviceArray<float>(std::vector<float>(
                 operands.before.begin(), operands.before.begin() + count));
-  const auto kernel = cuda::FindMatMulKernel(w.layout(), rows);
-  Launch(
-      kernel.kernel, cuda::MatMulGrid(w.layout(), rows), kernel.threads,
-      kernel.shared_bytes,
-      cuda::MatMulParams{.weights = w.weights(),
-                         .layout = w.layout(),
-                         .x = x.data(),
-                         .bias = operands.bias.empty() ? nullptr : bias.data(),
-                         .out = out.data(),
-                         .rows = rows,
-                         .add = !operands.before.empty()});
+  const DeviceArray<std::byte> split(Index(plan.split_bytes));
+  const cuda::MatMulParams params{
+      .weights = w.weights(),
+      .layout = w.layout(),
+      .x = x.data(),
+      .bias = operands.bias.empty() ? nullptr : bias.data(),
+      .out = out.data(),
+      .rows = company.rows,
+      .add = !operands.before.empty(),
+      .split = split.data()};
+  TheDevice().Launch(plan.split.kernel, plan.split.grid, params);
+  TheDevice().Launch(plan.product.kernel, plan.product.grid, params);
   return out.Read();
 }
 
@@ -105,32 +118,42 @@ void ExpectIsProduct(const PackedMatrix& w, const Operands& operands,
   }
 }
 
+// A row in company, and alone: what one kernel for few rows does, with warps
+// that share the columns, and those for more.
+constexpr Company kCompanies[] = {
+    {70}, {70, kManyMultiprocessors}, {33}, {17}, {9}, {3}, {1}};
+
 // Products of every number of rows, which agree to the bit on the rows that
-// they share.
+// they share. The first is the largest.
 void ExpectProducts(const MatrixSource& source,
-                    Precision precision = Precision::kFast) {
+                    Precision precision = Precision::kFast,
+                    absl::Span<const Company> companies = kCompanies) {
   TestRandom random(7);
   const auto reference = PackOrDie(source, precision);
   const DeviceMatrix w(source, precision);
   ASSERT_EQ(w.layout().dtype, reference->dtype());
-  const std::vector<int32_t> counts = {70, 17, 9, 3, 1};
-  Operands operands{.x = RandomFloats(random, counts[0] * source.cols),
+  const int32_t most = companies[0].rows;
+  Operands operands{.x = RandomFloats(random, most * source.cols),
                     .bias = RandomFloats(random, source.rows)};
-  const std::vector<float> all = Product(w, counts[0], operands);
+  const std::vector<float> all = Product(w, companies[0], operands);
   ExpectIsProduct(*reference, operands, all);
-  for (const int32_t rows : counts) {
+  for (const Company& company : companies.subspan(1)) {
     Operands some = operands;
-    some.x.resize(Index(rows * source.cols));
-    const std::vector<float> out = Product(w, rows, some);
-    ASSERT_EQ(out.size(), Index(rows * source.rows));
+    some.x.resize(Index(company.rows * source.cols));
+    const std::vector<float> out = Product(w, company, some);
+    ASSERT_EQ(out.size(), Index(company.rows * source.rows));
     for (size_t i = 0; i < out.size(); ++i) {
-      ASSERT_EQ(out[i], all[i]) << i << " of " << rows << " rows";
+      ASSERT_EQ(std::bit_cast<uint32_t>(out[i]),
+                std::bit_cast<uint32_t>(all[i]))
+          << i << " of " << company.rows << " rows";
     }
   }
-  operands.bias.clear();
-  operands.before = RandomFloats(random, counts[1] * source.rows);
-  operands.x.resize(Index(counts[1] * source.cols));
-  ExpectIsProduct(*reference, operands, Product(w, counts[1], operands));
+  operands.before = RandomFloats(random, most * source.rows);
+  for (const Company& company : {companies[0], companies.back()}) {
+    operands.x.resize(Index(company.rows * source.cols));
+    ExpectIsProduct(*reference, operands, Product(w, company, operands));
+    operands.bias.clear();
+  }
 }
 
 // A matrix of floats of `dtype`, as a file has it.
@@ -178,21 +201,50 @@ TEST(MatMulKernelTest, MultipliesFloatsOfAnySize) {
   }
 }
 
-// With many outputs a block has more of them, and rows the same bits.
-TEST(MatMulKernelTest, MultipliesManyOutputs) {
-  constexpr int64_t kOutputs = 8200;
-  constexpr int64_t kCols = 40;
+// Every kernel, at the edges of its tiles: 128 x 128, 128 outputs and 64 rows,
+// 64 x 64, 64 or 32 outputs and 32 rows, 16 and 8 rows.
+constexpr Company kAllCompanies[] = {{300},
+                                     {129},
+                                     {129, kManyMultiprocessors},
+                                     {128},
+                                     {100, kManyMultiprocessors},
+                                     {65},
+                                     {64},
+                                     {33},
+                                     {33, kManyMultiprocessors},
+                                     {32},
+                                     {17, kManyMultiprocessors},
+                                     {16},
+                                     {9},
+                                     {8},
+                                     {1}};
+
+// More stages than a sum has classes, the last of them cut off.
+TEST(MatMulKernelTest, ARowHasTheSameBitsInAnyCompany) {
+  constexpr int64_t kOutputs = 70;
+  for (const ElementType dtype : {ElementType::kF16, ElementType::kBf16}) {
+    SCOPED_TRACE(ElementTypeName(dtype));
+    constexpr int64_t kCols = 300;
+    const auto bytes = FloatBytes(dtype, kOutputs * kCols);
+    ExpectProducts(WholeOf(bytes, dtype, kOutputs, kCols), Precision::kFast,
+                   kAllCompanies);
+  }
+  TestRandom random(12);
+  for (const ElementType type : {ElementType::kQ8_0, ElementType::kQ4_1}) {
+    SCOPED_TRACE(ElementTypeName(type));
+    const Tensor tensor(random, type, kOutputs, 1184);
+    ExpectProducts(Whole(tensor), Precision::kFast, kAllCompanies);
+  }
+}
+
+// Tiles in bands: more rows of tiles than one band has, and several columns.
+TEST(MatMulKernelTest, TilesCoverRowsAndOutputs) {
+  constexpr int64_t kOutputs = 200;
+  constexpr int64_t kCols = 20;
   const auto bytes = FloatBytes(ElementType::kBf16, kOutputs * kCols);
-  const MatrixSource source =
-      WholeOf(bytes, ElementType::kBf16, kOutputs, kCols);
-  const DeviceMatrix w(source);
-  TestRandom random(9);
-  Operands operands{.x = RandomFloats(random, 20 * kCols)};
-  const std::vector<float> out = Product(w, 20, operands);
-  ExpectIsProduct(*PackOrDie(source), operands, out);
-  operands.x.resize(Index(3 * kCols));
-  const std::vector<float> few = Product(w, 3, operands);
-  EXPECT_TRUE(std::equal(few.begin(), few.end(), out.begin()));
+  ExpectProducts(WholeOf(bytes, ElementType::kBf16, kOutputs, kCols),
+                 Precision::kFast,
+                 {{1300}, {1300, kManyMultiprocessors}, {1025}, {3}});
 }
 
 TEST(MatMulKernelTest, MultipliesEveryQuantisedType) {
@@ -258,7 +310,7 @@ TEST(MatMulKernelTest, HalvesAreExact) {
   const DeviceMatrix w(WholeOf(bytes, ElementType::kF16, 16, 32));
   std::vector<float> unit(32 * 32);  // row i picks column i
   for (size_t i = 0; i < 32; ++i) unit[i * 33] = 1;
-  const std::vector<float> out = Product(w, 32, {.x = unit});
+  const std::vector<float> out = Product(w, {32}, {.x = unit});
   for (size_t i = 0; i < out.size(); ++i) {
     EXPECT_EQ(out[i], FloatFromHalf(halves[i % 16 * 32 + i / 16])) << i;
   }
@@ -273,7 +325,7 @@ TEST(MatMulKernelTest, TakesLargeInputs) {
   operands.x[3] = 1e6f;
   operands.x[40] = -3e-9f;
   ExpectIsProduct(*reference, operands,
-                  Product(DeviceMatrix(Whole(tensor)), 1, operands));
+                  Product(DeviceMatrix(Whole(tensor)), {1}, operands));
 }
 
 // Rows of the table, as the CPU backend has them at rest.

@@ -170,7 +170,7 @@ void RunAll(const std::string& path, double seconds) {
   const std::unique_ptr<Backend> backend =
       cuda::CreateCudaBackend(OpenTestDevice());
   const std::vector<StepCase> decode = {
-      {1, 1024}, {8, 1024}, {32, 1024}, {32, 4096}};
+      {1, 1024}, {8, 1024}, {32, 1024}, {64, 1024}, {32, 4096}};
   HeadMask half;
   {
     const std::unique_ptr<Model> model = Load(path, {}, backend.get());
@@ -183,7 +183,9 @@ void RunAll(const std::string& path, double seconds) {
                            "all heads, int8 KV");
     for (const StepCase& c : decode) all.Run(c, seconds);
     for (const StepCase& c : decode) all_int8.Run(c, seconds);
-    all.Run({.batch = 1, .context = 0, .new_tokens = 2048}, seconds);
+    for (const int tokens : {128, 512, 2048}) {
+      all.Run({.batch = 1, .context = 0, .new_tokens = tokens}, seconds);
+    }
   }
   const std::unique_ptr<Model> model = Load(path, half, backend.get());
   StepBenchmark pruned(backend.get(), model.get(), model->whole().get(),

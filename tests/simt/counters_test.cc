@@ -102,6 +102,26 @@ TEST(MatrixPasses, AreOneForEachMatrixWithoutBankConflicts) {
   EXPECT_EQ(passes(128, true), 4);
 }
 
+__global__ void LoadStrided(int stride) {
+  HEADCOUNT_SHARED(shared);
+  uint32_t words[4];
+  ptx::LoadShared16(shared + int(threadIdx.x) * stride, words);
+}
+
+// Eight lanes at a time.
+TEST(MatrixPasses, OfLoadsOf16Bytes) {
+  const auto passes = [](int stride) {
+    const simt::Counters counters =
+        simt::Launch(1, 32, size_t(stride) * 32 + 16, LoadStrided, stride);
+    EXPECT_EQ(counters.matrices, 4);
+    return counters.matrix_passes;
+  };
+  EXPECT_EQ(passes(16), 4);
+  EXPECT_EQ(passes(32), 4 * 2);
+  EXPECT_EQ(passes(128), 4 * 8);
+  EXPECT_EQ(passes(0), 4);
+}
+
 TEST(Counters, SumOverBlocks) {
   const simt::Counters counters = simt::Launch(7, 64, 0, [] {
     __syncthreads();

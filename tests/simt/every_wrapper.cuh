@@ -34,7 +34,9 @@ DEVICE void EveryMatrix(const unsigned char* shared, float (&d)[4]) {
   uint32_t a[4], b[4];
   ptx::LdMatrixX4(a, shared + lane * 16);
   ptx::LdMatrixX4Trans(b, shared + lane * 16);
-  const uint32_t columns[2] = {ptx::MovMatrixTrans(b[0]), b[1]};
+  uint32_t more[4];
+  ptx::LoadShared16(shared + lane * 16, more);
+  const uint32_t columns[2] = {ptx::MovMatrixTrans(b[0]), b[1] ^ more[0]};
   ptx::MmaBf16(d, a, columns);
   ptx::MmaHalf(d, a, columns);
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Plants bugs in the attention kernels and says which of them the emulator finds.
+"""Plants bugs in kernels and says which of them the emulator finds.
 
 usage: mutants.py BUILD_FOLDER [TEXT]
 
 BUILD_FOLDER is a build of this tree, with kernel_simt_test in it. Each bug of
 mutants.json (those whose name has TEXT in it) is planted in a copy of the
-kernels of bf16 pages, compiled, and run through the kernel tests in every
-thread order. Prints a Markdown table.
+kernels of bf16 pages, or those of products, compiled, and run through their
+tests in every thread order. Prints a Markdown table.
 """
 import json
 import os
@@ -20,11 +20,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 KERNELS = pathlib.Path("src/backend/cuda")
 ORDERS = ["forward", "reverse", "shuffled", "warp_by_warp"]
 TIMEOUT_S = 120
-# Enough to walk every path; all would take ten times as long.
-CASES = ":".join([
+# What is compiled with a bug, and the tests that are run: enough to walk every
+# path; all would take ten times as long.
+ATTENTION = ("attention_bf16.cu", ":".join([
     "DecodeAttentionTest.EveryDtypeAndHeadDim", "DecodeAttentionTest.Windows",
     "PrefillAttentionTest.EveryGroup", "*.SplitBehindALongPast",
-    "*.WithoutBulkCopies"])
+    "*.WithoutBulkCopies"]))
+PRODUCTS = ":".join([
+    "*.ARowHasTheSameBitsInAnyCompany", "*.TilesCoverRowsAndOutputs"])
+CASES = {"matmul_tiles.cuh": ("matmul_tiles.cu", PRODUCTS),
+         "split_rows.cuh": ("matmul_kernels.cu", PRODUCTS)}
 
 
 def plant(mutant, folder):
@@ -42,7 +47,7 @@ def plant(mutant, folder):
                  f"{text.count(mutant['from'])} places of {mutant['file']}")
     file.write_text(text.replace(mutant["from"], mutant["to"]),
                     encoding="utf-8")
-    return copy / "attention_bf16.cu"
+    return copy / CASES.get(mutant["file"], ATTENTION)[0]
 
 
 def build(mutant, build_folder, folder):
@@ -54,8 +59,8 @@ def build(mutant, build_folder, folder):
          f"-I{ROOT}/src", f"-I{ROOT}", "-x", "c++", "-c", source,
          "-o", kernels], check=True)
     program = folder / "kernel_test"
-    # As the build links it. The object comes first: of the library's kernels,
-    # bf16 is not looked at.
+    # As the build links it. The object comes first: the library's own of the
+    # same kernels is not looked at.
     commands = subprocess.run(
         ["ninja", "-C", build_folder, "-t", "commands", "kernel_simt_test"],
         check=True, capture_output=True, text=True).stdout.splitlines()
@@ -66,11 +71,11 @@ def build(mutant, build_folder, folder):
     return program
 
 
-def verdict(program, order):
+def verdict(program, cases, order):
     """How the tests end: "passes", or what tells that something is wrong."""
     try:
         result = subprocess.run(
-            [program, f"--gtest_filter={CASES}", "--gtest_brief=1"],
+            [program, f"--gtest_filter={cases}", "--gtest_brief=1"],
             env={**os.environ, "HEADCOUNT_SIMT_ORDER": order},
             capture_output=True, text=True, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -96,7 +101,8 @@ def main():
     for mutant in mutants:
         with tempfile.TemporaryDirectory() as folder:
             program = build(mutant, build_folder, pathlib.Path(folder))
-            verdicts = [verdict(program, order) for order in ORDERS]
+            cases = CASES.get(mutant["file"], ATTENTION)[1]
+            verdicts = [verdict(program, cases, order) for order in ORDERS]
         found += any(v != "passes" for v in verdicts)
         print(f"| {mutant['name']} | " + " | ".join(verdicts) + " |",
               flush=True)

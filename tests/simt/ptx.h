@@ -66,6 +66,8 @@ inline Float4 LoadGlobalFloat4(const float* pointer,
 }
 void LoadGlobal16(const void* pointer, uint32_t (&words)[4],
                   Where where = Where::Here());
+void LoadShared16(const void* shared, uint32_t (&words)[4],
+                  Where where = Where::Here());
 inline void LoadStream16(const void* pointer, uint32_t (&words)[4],
                          Where where = Where::Here()) {
   LoadGlobal16(pointer, words, where);

@@ -85,8 +85,9 @@ struct Counters {
   // The same, but a sector that a block loads or stores again counts once: what
   // is left behind a cache. Those of copies go by it, and count each time.
   int64_t sectors_moved = 0;
-  // 8x8 matrices that ldmatrix read, and the passes over the banks of shared
-  // memory that they took: as many if no two rows of a matrix share a bank.
+  // 8x8 matrices that ldmatrix read, or eight lanes by LoadShared16, and the
+  // passes over the banks of shared memory that they took: as many if no two
+  // rows of a matrix share a bank.
   int64_t matrices = 0;
   int64_t matrix_passes = 0;
   int64_t barriers = 0;      // __syncthreads and named barriers, each once

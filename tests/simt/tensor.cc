@@ -33,6 +33,7 @@ struct Fragments {
 };
 
 // A row takes four of the 32 banks; a pass reads one row from each four banks.
+// Of 16 bytes for each lane, eight lanes have eight rows.
 void CountPasses(const Meeting& lanes, unsigned m) {
   constexpr uintptr_t kBankGroups = 8;
   int64_t rows_of[kBankGroups] = {};
@@ -72,6 +73,13 @@ void ComputeLoad(const Meeting& lanes) {
           kTransposed ? Pair(matrix[j][i], matrix[j + 1][i])
                       : Pair(matrix[i][j], matrix[i][j + 1]);
     }
+  }
+}
+
+void ComputeLoadShared(const Meeting& lanes) {
+  for (unsigned m = 0; m < 4; ++m) CountPasses(lanes, m);
+  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
+    std::memcpy(&Out<Fragments>(lanes, lane), lanes.in[lane], kRowBytes);
   }
 }
 
@@ -145,13 +153,12 @@ Result Meet(const char* name, const void* in,
   return result;
 }
 
-template <bool kTransposed>
+template <void (*kCompute)(const Meeting& lanes)>
 void Load(uint32_t (&matrices)[4], const void* row, const char* name,
           Where where) {
   Block::Current().CheckShared(row, kRowBytes, kRowBytes, name, where);
   Block::Current().ReadShared(row, kRowBytes, name, where);
-  const auto loaded =
-      Meet<Fragments>(name, row, ComputeLoad<kTransposed>, where);
+  const auto loaded = Meet<Fragments>(name, row, kCompute, where);
   std::memcpy(matrices, loaded.matrices, sizeof(matrices));
 }
 
@@ -168,11 +175,15 @@ void Mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
 }  // namespace
 
 void LdMatrixX4(uint32_t (&matrices)[4], const void* row, Where where) {
-  Load<false>(matrices, row, "LdMatrixX4", where);
+  Load<ComputeLoad<false>>(matrices, row, "LdMatrixX4", where);
 }
 
 void LdMatrixX4Trans(uint32_t (&matrices)[4], const void* row, Where where) {
-  Load<true>(matrices, row, "LdMatrixX4Trans", where);
+  Load<ComputeLoad<true>>(matrices, row, "LdMatrixX4Trans", where);
+}
+
+void LoadShared16(const void* shared, uint32_t (&words)[4], Where where) {
+  Load<ComputeLoadShared>(words, shared, "LoadShared16", where);
 }
 
 uint32_t MovMatrixTrans(uint32_t matrix, Where where) {

@@ -70,6 +70,7 @@ class CudaBackend final : public Backend {
         partial_sums_(device_.get()),
         partial_weights_(device_.get()),
         counters_(device_.get()),
+        split_x_(device_.get()),
         sample_upload_(device_.get()),
         sample_scratch_(device_.get()),
         sample_results_(device_.get()) {}
@@ -155,6 +156,7 @@ class CudaBackend final : public Backend {
   GrowingMemory partial_sums_;
   GrowingMemory partial_weights_;
   GrowingMemory counters_;  // zero between launches
+  GrowingMemory split_x_;   // the input of a product
 
   // Sampling: rows that the device draws, and what the others need.
   SampleBatch batch_;
@@ -284,16 +286,20 @@ void CudaBackend::MatMul(const Matrix& w, const float* x, int64_t rows,
                          const float* bias, MatMulMode mode, float* out) {
   const Range range(device_.get(), "matmul");
   const PackedLayout& layout = Packed(w).layout();
+  if (rows == 0) return;
+  const MatMulPlan plan = PlanMatMul(layout, static_cast<int32_t>(rows),
+                                     device_->multiprocessors());
+  split_x_.Grow(plan.split_bytes);
   const MatMulParams params{.weights = Packed(w).weights(),
                             .layout = layout,
                             .x = x,
                             .bias = bias,
                             .out = out,
                             .rows = static_cast<int32_t>(rows),
-                            .add = mode == MatMulMode::kAdd};
-  if (rows == 0) return;
-  device_->Launch(FindMatMulKernel(layout, params.rows),
-                  MatMulGrid(layout, params.rows), params);
+                            .add = mode == MatMulMode::kAdd,
+                            .split = split_x_.data<std::byte>()};
+  device_->Launch(plan.split.kernel, plan.split.grid, params);
+  device_->Launch(plan.product.kernel, plan.product.grid, params);
 }
 
 void CudaBackend::RotateAndStoreKv(const AttentionLayer& layer, float* qkv,

@@ -1,73 +1,77 @@
 #include "backend/cuda/matmul_kernels.cuh"
 #include "backend/cuda/matmul_kernels.h"
+#include "backend/cuda/matmul_tiles.h"
+#include "backend/cuda/split_rows.cuh"
 
 namespace headcount::cuda {
 namespace {
 
-// A kernel, and what a block of it multiplies.
-struct MatMulChoice {
-  Kernel<MatMulParams> kernel;
-  int panels = 0;
-  int rows = 0;
-};
+// Of blocks of so many panels and rows of x.
+MatMulLaunch LaunchOf(const Kernel<MatMulParams>& kernel,
+                      const PackedLayout& layout, int panels, int32_t rows,
+                      int block_rows) {
+  const int64_t panel_blocks = (layout.panels() + panels - 1) / panels;
+  return {.kernel = kernel,
+          .grid = static_cast<int>(panel_blocks) *
+                  ((rows + block_rows - 1) / block_rows)};
+}
 
 template <ElementType kDtype, int kPanels, int kGroups>
-MatMulChoice ChoiceOf() {
+MatMulPlan PlanOf(const PackedLayout& layout, int32_t rows) {
   using Shape = MatMulShape<kDtype, kPanels, kGroups>;
-  return {.kernel = {.kernel = MatMulPanels<Shape>,
-                     .threads = kMatMulThreads,
-                     .shared_bytes = Shape::kSharedBytes},
-          .panels = kPanels,
-          .rows = kGroups * kGroupRows};
+  MatMulPlan plan;
+  plan.product = LaunchOf({.kernel = MatMulPanels<Shape>,
+                           .threads = kMatMulThreads,
+                           .shared_bytes = Shape::kSharedBytes},
+                          layout, kPanels, rows, kGroups * kGroupRows);
+  return plan;
 }
 
-// Below this many outputs, blocks of four panels leave processors of a large
-// device without one.
-constexpr int64_t kManyOutputs = 8192;
+void AddSplit(const PackedLayout& layout, int32_t rows, MatMulPlan* plan) {
+  const int64_t blocks = SplitGroups(rows) * SplitBlocks(layout);
+  plan->split = {
+      .kernel = {.kernel = SplitRows, .threads = kMatMulThreads},
+      .grid = static_cast<int>((blocks + kMatMulWarps - 1) / kMatMulWarps)};
+  plan->split_bytes = blocks * SplitBlockBytes(layout.dtype);
+}
 
 template <ElementType kDtype>
-MatMulChoice ChoiceOf(int64_t outputs, int32_t rows) {
-  if (rows <= 8) return ChoiceOf<kDtype, 2, 1>();
-  if (rows <= 16) return ChoiceOf<kDtype, 2, 2>();
-  if (rows <= 32 && outputs < kManyOutputs) return ChoiceOf<kDtype, 2, 4>();
-  // Of a prompt, as many sums as there are registers for: bf16 needs none on
-  // its way.
-  if constexpr (kDtype == ElementType::kBf16) {
-    if (rows > 32) return ChoiceOf<kDtype, 4, 8>();
+MatMulPlan PlanOf(const PackedLayout& layout, int32_t rows,
+                  int multiprocessors) {
+  if (rows <= 8) return PlanOf<kDtype, 2, 1>(layout, rows);
+  if (rows <= 16) return PlanOf<kDtype, 2, 2>(layout, rows);
+  MatMulPlan plan;
+  if (rows > 32) {
+    plan.product = TilesFor(layout, rows, multiprocessors);
+  } else if (layout.panels() < int64_t{4} * multiprocessors) {
+    plan = PlanOf<kDtype, 2, 4>(layout, rows);
+  } else {
+    plan = PlanOf<kDtype, 4, 4>(layout, rows);
   }
-  return ChoiceOf<kDtype, 4, 4>();
-}
-
-MatMulChoice Choose(const PackedLayout& layout, int32_t rows) {
-  switch (layout.dtype) {
-    case ElementType::kF16:
-      return ChoiceOf<ElementType::kF16>(layout.rows, rows);
-    case ElementType::kBf16:
-      return ChoiceOf<ElementType::kBf16>(layout.rows, rows);
-    case ElementType::kQ8_0:
-      return ChoiceOf<ElementType::kQ8_0>(layout.rows, rows);
-    case ElementType::kQ4_1:
-      return ChoiceOf<ElementType::kQ4_1>(layout.rows, rows);
-    default:
-      return {.kernel = {.kernel = MatMulFloats, .threads = kMatMulThreads},
-              .panels = kFloatPanels,
-              .rows = kGroupRows};
-  }
+  AddSplit(layout, rows, &plan);
+  return plan;
 }
 
 }  // namespace
 
-Kernel<MatMulParams> FindMatMulKernel(const PackedLayout& layout,
-                                      int32_t rows) {
-  return Choose(layout, rows).kernel;
-}
-
-int MatMulGrid(const PackedLayout& layout, int32_t rows) {
-  const MatMulChoice choice = Choose(layout, rows);
-  const int64_t panel_blocks =
-      (layout.panels() + choice.panels - 1) / choice.panels;
-  return static_cast<int>(panel_blocks) *
-         ((rows + choice.rows - 1) / choice.rows);
+MatMulPlan PlanMatMul(const PackedLayout& layout, int32_t rows,
+                      int multiprocessors) {
+  switch (layout.dtype) {
+    case ElementType::kF16:
+      return PlanOf<ElementType::kF16>(layout, rows, multiprocessors);
+    case ElementType::kBf16:
+      return PlanOf<ElementType::kBf16>(layout, rows, multiprocessors);
+    case ElementType::kQ8_0:
+      return PlanOf<ElementType::kQ8_0>(layout, rows, multiprocessors);
+    case ElementType::kQ4_1:
+      return PlanOf<ElementType::kQ4_1>(layout, rows, multiprocessors);
+    default:
+      break;
+  }
+  MatMulPlan plan;
+  plan.product = LaunchOf({.kernel = MatMulFloats, .threads = kMatMulThreads},
+                          layout, kFloatPanels, rows, kGroupRows);
+  return plan;
 }
 
 }  // namespace headcount::cuda

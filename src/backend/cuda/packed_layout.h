@@ -5,7 +5,8 @@
 // front to back. Rows and columns are filled up with zeros. A stage of
 //
 //   kF32         [16][32] floats
-//   kF16, kBf16  [16][32] elements
+//   kF16, kBf16  [2][32][2][2][2] elements: columns 8 c + 4 i .. 8 c + 4 i + 3
+//                for i, lane; pair of columns, half, column
 //   kQ8_0        q[2][32][2][8]   64 columns: block, lane, half, column
 //                scale[8][2][2]   row, block, half
 //   kQ4_1        q[2][32][2][2]   128 columns: block / 2, lane, block % 2, half
@@ -45,6 +46,11 @@ constexpr int StageBytes(ElementType dtype) {
                                        : 1024;
 }
 
+// Offset in a stage of 16-bit elements of an even column and the next.
+constexpr int PairOffset(int row, int column) {
+  const int lane = row % 8 * 4 + column / 8;
+  return column % 8 / 4 * 512 + lane * 16 + column % 4 / 2 * 8 + row / 8 * 4;
+}
 // Offsets in a stage of the quantised columns that a lane loads together, and
 // of what goes with a row below 8 and the one 8 further.
 constexpr int EightBitOffset(int block, int lane) {

@@ -60,15 +60,30 @@ void StoreBlocks(const std::vector<Block>& blocks, ElementType dtype, int row,
   }
 }
 
-void StoreFloats(const std::vector<std::byte>& values, ElementType dtype,
-                 int row, std::byte* panel) {
-  const auto line =
-      static_cast<size_t>(ElementBytes(dtype, kBlockCols));  // of a stage
-  std::byte* to = panel + static_cast<size_t>(row) * line;
-  for (size_t begin = 0; begin < values.size(); begin += line) {
+void StoreFloats(const std::vector<std::byte>& values, int row,
+                 std::byte* panel) {
+  constexpr size_t kLine = kBlockCols * sizeof(float);  // of a stage
+  std::byte* to = panel + static_cast<size_t>(row) * kLine;
+  for (size_t begin = 0; begin < values.size(); begin += kLine) {
     std::memcpy(to, values.data() + begin,
-                std::min(line, values.size() - begin));
-    to += StageBytes(dtype);
+                std::min(kLine, values.size() - begin));
+    to += StageBytes(ElementType::kF32);
+  }
+}
+
+// Of 16 bits, two at a time.
+void StorePairs(const std::vector<std::byte>& values, int row,
+                std::byte* panel) {
+  constexpr size_t kPair = 4;
+  int column = 0;
+  for (size_t begin = 0; begin < values.size(); begin += kPair) {
+    std::memcpy(panel + PairOffset(row, column), values.data() + begin,
+                std::min(kPair, values.size() - begin));
+    column += 2;
+    if (column == kBlockCols) {
+      column = 0;
+      panel += StageBytes(ElementType::kF16);
+    }
   }
 }
 
@@ -93,7 +108,11 @@ void PackPanel(const MatrixSource& source, const PackedLayout& layout,
       std::vector<std::byte> values(
           static_cast<size_t>(ElementBytes(dtype, layout.cols)));
       ReadFloatRow(source, dtype, first + row, values.data());
-      StoreFloats(values, dtype, row, panel);
+      if (dtype == ElementType::kF32) {
+        StoreFloats(values, row, panel);
+      } else {
+        StorePairs(values, row, panel);
+      }
     }
   }
 }

@@ -137,6 +137,16 @@ DEVICE void LoadStream16(const void* from, uint32_t (&words)[4]) {
       : "l"(from));
 }
 
+// From shared memory, by all lanes of a warp. Eight lanes at a time share the
+// banks.
+DEVICE void LoadShared16(const void* shared, uint32_t (&words)[4]) {
+  const uint4 four = *static_cast<const uint4*>(shared);
+  words[0] = four.x;
+  words[1] = four.y;
+  words[2] = four.z;
+  words[3] = four.w;
+}
+
 DEVICE uint32_t SharedAddress(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }

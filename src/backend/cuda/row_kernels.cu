@@ -42,11 +42,11 @@ DEVICE float StageElement(const std::byte* stage, ElementType dtype, int row,
     const std::byte* scales = stage + FourBitScaleOffset(row % 8, block);
     return HalfAt(scales + half * 2) * q + HalfAt(scales + 4 + half * 2);
   }
-  const int element = row * kBlockCols + column;
   if (dtype == ElementType::kF32) {
-    return reinterpret_cast<const float*>(stage)[element];
+    return reinterpret_cast<const float*>(stage)[row * kBlockCols + column];
   }
-  const uint16_t bits = reinterpret_cast<const uint16_t*>(stage)[element];
+  const uint16_t bits = reinterpret_cast<const uint16_t*>(
+      stage + PairOffset(row, column))[column % 2];
   return dtype == ElementType::kF16 ? ptx::HalfToFloat(bits)
                                     : ptx::Bf16ToFloat(bits);
 }
