@@ -33,8 +33,9 @@ struct TileShape {
   static constexpr bool kQuantized = StageCols(kDtype) > kBlockCols;
   static constexpr bool kHasMin = kDtype == ElementType::kQ4_1;
 
-  // Of the tile's outputs and of its rows of x.
-  static constexpr int kOutputWarps = 2;
+  // Of the tile's outputs and of its rows of x. Integers become bf16 in every
+  // warp that needs them: so that these are few, a warp has more rows.
+  static constexpr int kOutputWarps = kQuantized && kPanels == 8 ? 4 : 2;
   static constexpr int kRowWarps = kMatMulWarps / kOutputWarps;
   static constexpr int kWarpPanels = kPanels / kOutputWarps;
   static constexpr int kWarpGroups = kGroups / kRowWarps;
