@@ -41,6 +41,15 @@ void CheckSequence(const BatchSequence& sequence, const ModelConfig& config,
   }
 }
 
+// Whether rows of layers are taken from or kept for a sequence.
+bool ExchangesInputs(const Batch& batch) {
+  return std::any_of(batch.sequences.begin(), batch.sequences.end(),
+                     [](const BatchSequence& sequence) {
+                       return sequence.inputs != nullptr ||
+                              sequence.kept_inputs != nullptr;
+                     });
+}
+
 }  // namespace
 
 StepInputs Decoder::BuildStep(const Batch& batch) {
@@ -52,7 +61,7 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
   variants_.clear();
   variant_ids_.clear();
   counted_.clear();
-  exchanges_ = false;
+  exchanges_ = ExchangesInputs(batch);
   if (sequences_.size() < batch.sequences.size()) {
     sequences_.resize(batch.sequences.size());
   }
@@ -69,8 +78,6 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
         from.head_gates.empty() ? -1 : static_cast<int64_t>(head_gates_.size());
     AddGates(from.head_gates);
     AddCounted(from, to);
-    exchanges_ =
-        exchanges_ || from.inputs != nullptr || from.kept_inputs != nullptr;
     to.block_begin.clear();
     for (const absl::Span<const int64_t>& blocks : from.blocks) {
       to.block_begin.push_back(static_cast<int64_t>(block_offsets_.size()));
