@@ -16,6 +16,7 @@
 #include "backend/cuda/row_kernels.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/head_statistics.h"
 #include "tests/golden/model_golden.h"
 #include "tests/gpu/device.h"
 #include "tests/unit/model/model_runner.h"
@@ -310,7 +311,7 @@ TEST(GraphStepTest, NineOfTenStepsOfASteadyBatchAreReplayed) {
       << steps.updated << " updated, " << steps.built << " built";
 }
 
-TEST(GraphStepTest, PromptsAndHostsInBetweenGoDirectly) {
+TEST(GraphStepTest, PromptsAndStepsThatTheHostReadsGoDirectly) {
   const std::unique_ptr<Backend> backend =
       cuda::CreateCudaBackend(OpenTestDevice(/*launches=*/false));
   ModelRunner runner(backend.get(), OptionsOf("dense"));
@@ -320,6 +321,13 @@ TEST(GraphStepTest, PromptsAndHostsInBetweenGoDirectly) {
     runner.Step({{&sequence, ids, 1}});
   }
   EXPECT_EQ(backend->step_graphs().direct, 3);
+  // Rows are read between layers.
+  HeadStatistics statistics(runner.model().layout(), /*gram=*/false);
+  ModelRunner::Sequence counted{.statistics = &statistics};
+  for (const int32_t id : ids) {
+    runner.Step({{&counted, absl::MakeConstSpan(&id, 1), 1}});
+  }
+  EXPECT_EQ(backend->step_graphs().direct, 6);
 }
 
 }  // namespace
