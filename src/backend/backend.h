@@ -143,6 +143,10 @@ class Backend {
   // Whether Attention walks StepInputs::plans.
   virtual bool walks_plans() const { return true; }
 
+  // Whether operations return before they are done, so that what the host does
+  // up to Sample costs no time.
+  virtual bool runs_ahead() const { return false; }
+
   // Since the start; all 0 for a backend without graphs. Thread-safe.
   virtual StepGraphs step_graphs() const { return {}; }
 

@@ -71,15 +71,23 @@ bool EngineImpl::StepOnce() {
   Attend(plan, start);
   if (!plan.parts.empty()) mailbox_.BeginStep(start);
   const absl::StatusOr<Logits> logits = Forward(plan);
+  Deliver(&late_news_);
   const std::vector<StepResult> results = Sample(plan, logits);
   scheduler_.Commit(plan, results, clock_->Now() - start);
   Publish(plan, start);
-  Deliver();
-  return !news_.empty();
+  const bool busy = !news_.empty();
+  if (backend_->runs_ahead() && !failed_) {
+    late_news_.swap(news_);
+  } else {
+    Deliver(&news_);
+  }
+  return busy;
 }
 
 StepEvents EngineImpl::TakeMail() {
   Mail mail = mailbox_.Take();
+  // A model that goes takes with it what its requests' news are about.
+  if (!mail.errands.empty()) Deliver(&late_news_);
   for (Errand* const errand : mail.errands) errand->run();
   mailbox_.Done(mail.errands);
   StepEvents events;
@@ -92,6 +100,7 @@ StepEvents EngineImpl::TakeMail() {
   }
   if (mail.phase == Phase::kServing && leaving_.empty()) return events;
   for (const auto& [id, generation] : generations_) {
+    if (generation->ended()) continue;  // its news are late
     if (leaving_.count(generation->model()) == 1) {
       ++ended_leaving_;
     } else if (mail.phase == Phase::kServing ||
@@ -105,6 +114,8 @@ StepEvents EngineImpl::TakeMail() {
 
 // Looks up whom the plan is about, and ends those that it ends.
 void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
+  // Who ends now is to hear first what was said before.
+  if (!plan.ended.empty()) Deliver(&late_news_);
   news_.clear();
   for (const StepPart& part : plan.parts) {
     const RequestId id = part.sequence->id;
@@ -220,11 +231,12 @@ void EngineImpl::Publish(const StepPlan& plan, absl::Time start) {
              .duration = duration});
 }
 
-void EngineImpl::Deliver() {
-  for (const News& news : news_) {
-    news.generation->Deliver();
-    if (news.generation->ended()) generations_.erase(news.id);
+void EngineImpl::Deliver(std::vector<News>* news) {
+  for (const News& each : *news) {
+    each.generation->Deliver();
+    if (each.generation->ended()) generations_.erase(each.id);
   }
+  news->clear();
 }
 
 EngineSnapshot EngineImpl::Counts() const {

@@ -64,7 +64,11 @@ class EngineImpl final : public Engine {
   // The device is lost: nothing begins and nothing goes on any more.
   void Fail(const absl::Status& status);
   void Publish(const StepPlan& plan, absl::Time start);
-  void Deliver();
+  struct News {
+    RequestId id;
+    Generation* generation;
+  };
+  void Deliver(std::vector<News>* news);
   QueueLimits MakeQueueLimits() const;
   EngineSnapshot Counts() const;
 
@@ -85,11 +89,10 @@ class EngineImpl final : public Engine {
   std::set<int> leaving_;  // models whose requests are to end
   int ended_leaving_ = 0;  // requests that were
   std::map<RequestId, std::unique_ptr<Generation>> generations_;
-  struct News {
-    RequestId id;
-    Generation* generation;
-  };
   std::vector<News> news_;  // of this step: [plan.parts], then [plan.ended]
+  // Of the step before, not delivered yet: while the device computes the next
+  // one there is time.
+  std::vector<News> late_news_;
   bool failed_ = false;
   EngineSnapshot totals_;  // only what adds up from step to step
   TokenRate rate_;

@@ -84,6 +84,7 @@ class CudaBackend final : public Backend {
   }
 
   bool walks_plans() const override { return false; }
+  bool runs_ahead() const override { return true; }
   StepGraphs step_graphs() const override { return device_->step_graphs(); }
 
   int64_t FreeBytes() const override { return device_->FreeBytes(); }
