@@ -68,6 +68,7 @@ run() { # NAME COMMAND...: keeps the output; what fails is shown
   fi
 }
 
+rm -f "$out"/*.log "$out"/*.jsonl # of another time
 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,memory.total \
   --format=csv,noheader >"$out/gpu.log"
 run tests "$bundle/kernel_gpu_test"

@@ -76,8 +76,10 @@ std::optional<CalibrationPart> GateScores::Begin() {
   for (size_t i = 0; i < open_.size(); ++i) {
     Open& open = open_[i];
     if (!open.dense_ended || open.begun == settings_.size()) continue;
-    // The others wait for the inputs of the first.
-    if (open.begun == 0 || open.first_inputs == nullptr || open.first_ended) {
+    const bool waits = open.begun > 0 && open.first_inputs != nullptr &&
+                       !open.first_ended &&
+                       unlike_first_[open.begun] > unlike_dense_[open.begun];
+    if (!waits) {
       return MakePart(first_open_ + i, open.begun++);
     }
   }

@@ -47,6 +47,7 @@ void EngineImpl::Stop() {
     thread_.join();
   } else {
     StepOnce();
+    Deliver(&late_news_);
   }
 }
 
@@ -71,6 +72,7 @@ bool EngineImpl::StepOnce() {
   Attend(plan, start);
   if (!plan.parts.empty()) mailbox_.BeginStep(start);
   const absl::StatusOr<Logits> logits = Forward(plan);
+  // Where this has to wait for somebody, it counts in the step's duration.
   Deliver(&late_news_);
   const std::vector<StepResult> results = Sample(plan, logits);
   scheduler_.Commit(plan, results, clock_->Now() - start);

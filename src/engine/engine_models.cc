@@ -107,7 +107,10 @@ absl::StatusOr<int> EngineImpl::RemoveModel(int index, absl::Time deadline) {
     leaving_.insert(index);
     ended_leaving_ = 0;
   });
-  if (!thread_.joinable()) StepOnce();
+  if (!thread_.joinable()) {
+    StepOnce();
+    Deliver(&late_news_);
+  }
   std::shared_ptr<const EngineModel> removed;
   Do([&] {
     ended = ended_leaving_;

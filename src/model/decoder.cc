@@ -175,7 +175,10 @@ void Decoder::ExchangeInputs(const Batch& batch, size_t layer,
       parts_.backend->CopyToDevice(
           sequence.inputs->Rows(layer, first, count).data(), bytes, rows);
     }
-    if (sequence.kept_inputs != nullptr) {
+    // A run that is taken up itself keeps what is its own.
+    if (sequence.kept_inputs != nullptr &&
+        (sequence.inputs == nullptr ||
+         layer >= static_cast<size_t>(sequence.first_layer))) {
       parts_.backend->CopyToHost(
           rows, bytes, sequence.kept_inputs->Rows(layer, first, count).data());
     }

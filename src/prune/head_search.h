@@ -12,7 +12,8 @@
 // units cost alone, the rest is scored again with what is already gone: the
 // cheapest by what is known of them, until the cheapest of all is one of those
 // (lazy greedy search; Minoux 1978, doi:10.1007/BFb0006528). Without more heads
-// an answer rarely loses less, so that the others could hardly come first.
+// an answer rarely loses less, so that the others could hardly come first. What
+// is left of a layer counts as the sum of its units until it is scored.
 #pragma once
 
 #include <cstdint>

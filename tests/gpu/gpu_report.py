@@ -66,7 +66,7 @@ def pytorch_step(report, row):
     """PyTorch's time for all heads in bf16, which is all that it runs."""
     shape = ("batch", "context", "new_tokens")
     for peer in report["pytorch_model"]:
-        if all(peer[key] == row[key] for key in shape):
+        if all(peer.get(key) == row[key] for key in shape):
             return f"{peer['ms']:.2f}"
     return ""
 

@@ -57,13 +57,17 @@ class EditedDevice final : public cuda::ForwardingDevice {
 
   std::unique_ptr<cuda::Graph> MakeGraph(
       absl::Span<const cuda::LaunchCall> calls) override {
+    ++tried_;
     if (!graphs_.can_make) return nullptr;
     return std::make_unique<EditedGraph>(device_.MakeGraph(calls),
                                          graphs_.replacing);
   }
 
+  int tried() const { return tried_; }
+
  private:
   const Graphs graphs_;
+  int tried_ = 0;
 };
 
 // A step of launches, each of which copies the number that it is told, 10 and
@@ -169,6 +173,9 @@ TEST_F(GraphDeviceTest, LaunchesDirectlyWhatCannotBeAGraph) {
     EXPECT_THAT(Step({3, 2, 1}), ElementsAre(13, 12, 11));
   }
   EXPECT_THAT(Counts(), ElementsAre(0, 0, 0, 3));
+  // Not for ever: each try costs more than the launches.
+  for (int i = 0; i < 9; ++i) Step({3, 2, 1});
+  EXPECT_EQ(real_->tried(), cuda::GraphDevice::kMaxFailures);
 
   UseDevice({.replacing = Replacing::kCannot});
   for (int i = 0; i < 2; ++i) Step({0, 1, 2, 3, 0, 1, 2, 3});

@@ -76,6 +76,7 @@ class Llama:
 
 
 def graph_of(run):
+    torch.cuda.synchronize()  # another stream does not wait for this one
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         run()
@@ -119,7 +120,10 @@ def main():
                                       encoding="utf-8") as out:
         model = Llama(args.layers, args.device)
         for case in CASES[:args.cases]:
-            row = time_case(model, case, 9)
+            try:
+                row = time_case(model, case, 9)
+            except (RuntimeError, TypeError) as error:  # memory, versions
+                row = {"case": case, "error": str(error).splitlines()[0]}
             print(json.dumps(row), flush=True)
             out.write(json.dumps(row) + "\n")
 

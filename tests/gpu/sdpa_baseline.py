@@ -21,6 +21,7 @@ BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 
 def median_us(run, times=15):
+    torch.cuda.synchronize()  # another stream does not wait for this one
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         run()

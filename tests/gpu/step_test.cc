@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cuda/cuda_backend.h"
+#include "backend/matrix_source.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/golden/model_golden.h"
@@ -48,6 +49,49 @@ class StepTest : public ::testing::Test {
   std::unique_ptr<Backend> cpu_ = CreateCpuBackend({});
   std::unique_ptr<Backend> cuda_ = cuda::CreateCudaBackend(OpenTestDevice());
 };
+
+// A prompt's rows are multiplied some at a time.
+TEST_F(StepTest, ARowOfALongProductIsThatOfTheRowAlone) {
+  constexpr int64_t kRows = 2100;
+  constexpr int64_t kCols = 64;
+  constexpr int64_t kOutputs = 24;
+  std::vector<uint16_t> weights(kOutputs * kCols);
+  for (size_t i = 0; i < weights.size(); ++i) {  // bf16, 1 to 2 and -2 to -1
+    weights[i] = static_cast<uint16_t>(0x3F80 + i * 37 % 128 +
+                                       (i % 3 == 0 ? 0x8000 : 0));
+  }
+  std::vector<float> x(kRows * kCols);
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = static_cast<float>(i * 7919 % 1000) / 499.5f - 1;
+  }
+  const MatrixSource source{
+      .rows = kOutputs,
+      .cols = kCols,
+      .pieces = {{.data = reinterpret_cast<const std::byte*>(weights.data()),
+                  .dtype = ElementType::kBf16,
+                  .stride = kCols,
+                  .rows = kOutputs,
+                  .cols = kCols}}};
+  const std::unique_ptr<Matrix> matrix =
+      cuda_->Pack(source, Precision::kFast).value();
+  const DeviceArray<float> device_x(x);
+  const auto multiply = [&](int64_t first, int64_t rows) {
+    const DeviceArray<float> out(static_cast<size_t>(rows * kOutputs));
+    cuda_->MatMul(*matrix, device_x.data() + first * kCols, rows, nullptr,
+                  Backend::MatMulMode::kStore, out.data());
+    std::vector<float> values(static_cast<size_t>(rows * kOutputs));
+    cuda_->CopyToHost(out.data(),
+                      static_cast<int64_t>(values.size() * sizeof(float)),
+                      values.data());
+    return values;
+  };
+  const std::vector<float> all = multiply(0, kRows);
+  for (const int64_t row : {0, 1, 511, 1023, 1024, 1500, 2047, 2048, 2099}) {
+    const auto begin = all.begin() + row * kOutputs;
+    EXPECT_EQ(std::vector<float>(begin, begin + kOutputs), multiply(row, 1))
+        << row;
+  }
+}
 
 void ExpectNear(const std::vector<LogitsRow>& found,
                 const std::vector<LogitsRow>& expected, double tolerance,

@@ -23,6 +23,10 @@
 namespace headcount::cuda {
 namespace {
 
+// Of a product at once, so that what it needs of scratch memory stays small (of
+// a row, four bytes for each column). The bits of a row do not depend on it,
+// and weights that are read once for so many cost little.
+constexpr int64_t kMaxProductRows = 1024;
 constexpr int64_t kPackBytes = int64_t{64} << 20;  // on their way at once
 // Of steps that go out as graphs. Beyond, launches are a small part of a step
 // (docs/gpu_results.md: with 32 rows 7 %), and each number of rows is a graph.
@@ -287,20 +291,23 @@ void CudaBackend::MatMul(const Matrix& w, const float* x, int64_t rows,
                          const float* bias, MatMulMode mode, float* out) {
   const Range range(device_.get(), "matmul");
   const PackedLayout& layout = Packed(w).layout();
-  if (rows == 0) return;
-  const MatMulPlan plan = PlanMatMul(layout, static_cast<int32_t>(rows),
-                                     device_->multiprocessors());
-  split_x_.Grow(plan.split_bytes);
-  const MatMulParams params{.weights = Packed(w).weights(),
-                            .layout = layout,
-                            .x = x,
-                            .bias = bias,
-                            .out = out,
-                            .rows = static_cast<int32_t>(rows),
-                            .add = mode == MatMulMode::kAdd,
-                            .split = split_x_.data<std::byte>()};
-  device_->Launch(plan.split.kernel, plan.split.grid, params);
-  device_->Launch(plan.product.kernel, plan.product.grid, params);
+  for (int64_t first = 0; first < rows; first += kMaxProductRows) {
+    const auto count =
+        static_cast<int32_t>(std::min(rows - first, kMaxProductRows));
+    const MatMulPlan plan =
+        PlanMatMul(layout, count, device_->multiprocessors());
+    split_x_.Grow(plan.split_bytes);
+    const MatMulParams params{.weights = Packed(w).weights(),
+                              .layout = layout,
+                              .x = x + first * layout.cols,
+                              .bias = bias,
+                              .out = out + first * layout.rows,
+                              .rows = count,
+                              .add = mode == MatMulMode::kAdd,
+                              .split = split_x_.data<std::byte>()};
+    device_->Launch(plan.split.kernel, plan.split.grid, params);
+    device_->Launch(plan.product.kernel, plan.product.grid, params);
+  }
 }
 
 void CudaBackend::RotateAndStoreKv(const AttentionLayer& layer, float* qkv,

@@ -3,8 +3,9 @@
 #include <cuda_runtime.h>
 #include <nvtx3/nvToolsExt.h>
 
+#include <algorithm>
 #include <functional>
-#include <set>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -85,7 +86,9 @@ class RuntimeGraph final : public Graph {
     for (const LaunchCall& call : calls) {
       if (Add(call) != cudaSuccess) return false;
     }
-    return cudaGraphInstantiateWithFlags(&runs_, graph_, 0) == cudaSuccess;
+    // Without memory for it, this fails, not the launch.
+    return cudaGraphInstantiateWithFlags(&runs_, graph_, 0) == cudaSuccess &&
+           cudaGraphUpload(runs_, stream_) == cudaSuccess;
   }
 
   cudaError_t Add(const LaunchCall& call) {
@@ -219,8 +222,9 @@ class RuntimeDevice final : public Device {
  private:
   // Over 48 KiB of a block must be asked for, once for each kernel.
   void AllowShared(const LaunchCall& call) {
-    if (call.shared_bytes <= 48 << 10) return;
-    if (!large_.insert(call.kernel).second) return;
+    int& allowed = allowed_[call.kernel];
+    if (call.shared_bytes <= std::max(allowed, 48 << 10)) return;
+    allowed = call.shared_bytes;
     Note(cudaFuncSetAttribute(call.kernel,
                               cudaFuncAttributeMaxDynamicSharedMemorySize,
                               call.shared_bytes),
@@ -250,7 +254,7 @@ class RuntimeDevice final : public Device {
   const int multiprocessors_;
   cudaStream_t steps_ = nullptr;
   cudaStream_t fills_ = nullptr;
-  std::set<const void*> large_;  // kernels that may have over 48 KiB
+  std::map<const void*, int> allowed_;  // [kernel] shared memory, if asked for
   mutable Mutex mutex_;
   mutable absl::Status status_ ABSL_GUARDED_BY(mutex_);
 };

@@ -7,8 +7,8 @@ namespace headcount::cuda {
 
 void GraphDevice::BeginStep(bool hold) {
   Flush();
-  holds_ = hold;
-  way_ = hold ? Way::kReplayed : Way::kDirect;
+  holds_ = hold && failures_ < kMaxFailures;
+  way_ = holds_ ? Way::kReplayed : Way::kDirect;
 }
 
 void GraphDevice::EndStep() {
@@ -38,6 +38,7 @@ void GraphDevice::Download(const void* device, int64_t bytes, void* host) {
 }
 
 void GraphDevice::Zero(void* device, int64_t bytes) {
+  if (bytes == 0) return;  // a graph has no such node
   if (!holds_) return device_.Zero(device, bytes);
   const ZeroParams params{.device = device, .bytes = bytes};
   held_.Add({.params = &params, .params_bytes = sizeof(params)});
@@ -93,7 +94,10 @@ GraphDevice::Way GraphDevice::LaunchDirectly() {
 
 GraphDevice::Way GraphDevice::Build() {
   std::unique_ptr<Graph> graph = device_.MakeGraph(held_.calls());
-  if (graph == nullptr) return LaunchDirectly();
+  if (graph == nullptr) {
+    ++failures_;
+    return LaunchDirectly();
+  }
   if (graphs_.size() == kMaxGraphs) graphs_.pop_back();
   graphs_.push_front({held_, std::move(graph)});
   graphs_.front().graph->Launch();

@@ -31,6 +31,9 @@ class GraphDevice final : public ForwardingDevice {
   static constexpr size_t kMaxGraphs = 64;  // kept
   // Of the launches of a graph, the part whose arguments are replaced at most.
   static constexpr size_t kUpdatedPart = 4;  // a quarter
+  // Graphs that could not be made, for want of memory or of a device that knows
+  // them, after which no more are tried.
+  static constexpr int kMaxFailures = 3;
 
   explicit GraphDevice(Device* device) : ForwardingDevice(device) {}
 
@@ -68,6 +71,7 @@ class GraphDevice final : public ForwardingDevice {
   bool SeenBefore();
 
   bool holds_ = false;
+  int failures_ = 0;
   LaunchList held_;
   Way way_ = Way::kReplayed;  // of the step
   std::list<Kept> graphs_;    // the last used first

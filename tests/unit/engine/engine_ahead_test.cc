@@ -54,16 +54,17 @@ class LoggingSink final : public RequestSink {
 class EngineAheadTest : public testing::Test {
  protected:
   EngineAheadTest() {
-    const EngineOptions options{.kv_pool_bytes = 8 * kSlab, .step_tokens = 64};
     auto backend = std::make_unique<AheadBackend>(&log_);
     std::vector<EngineModel> models;
     models.push_back(
-        LoadModel({.path = MailroomPath()}, options, backend.get()));
+        LoadModel({.path = MailroomPath()}, options_, backend.get()));
     engine_ =
-        Engine::Create(options, std::move(backend), std::move(models), &clock_)
+        Engine::Create(options_, std::move(backend), std::move(models), &clock_)
             .value();
   }
 
+  const EngineOptions options_ = {.kv_pool_bytes = 8 * kSlab,
+                                  .step_tokens = 64};
   Log log_;
   const SystemClock clock_;
   std::unique_ptr<Engine> engine_;
@@ -84,8 +85,7 @@ TEST_F(EngineAheadTest, TokensAreToldWhileTheNextStepIsComputed) {
 
 TEST_F(EngineAheadTest, AnswersAreThoseOfAnotherDevice) {
   const std::unique_ptr<Engine> other =
-      MakeEngine({{.path = MailroomPath()}},
-                 {.kv_pool_bytes = 8 * kSlab, .step_tokens = 64}, &clock_);
+      MakeEngine({{.path = MailroomPath()}}, options_, &clock_);
   std::vector<Request> requests;
   for (size_t i = 0; i < 9; ++i) {
     requests.push_back(MakeRequest(MailTokens(i, 5 + 9 * i), 20));
@@ -112,6 +112,26 @@ TEST_F(EngineAheadTest, WhoIsCancelledHearsWhatWasSaidBefore) {
   EXPECT_THAT(log_, ElementsAre("begin", "sample",           //
                                 "begin", "token", "sample",  //
                                 "token", "end"));
+}
+
+TEST_F(EngineAheadTest, WithoutAThreadStoppingTellsTheEnd) {
+  ASSERT_TRUE(engine_
+                  ->Submit(MakeRequest(MailTokens(0, 10), 30),
+                           std::make_shared<LoggingSink>(&log_))
+                  .ok());
+  ASSERT_TRUE(engine_->StepOnce());
+  engine_->Stop();
+  EXPECT_THAT(log_, ElementsAre("begin", "sample", "token", "end"));
+}
+
+TEST_F(EngineAheadTest, WithoutAThreadRemovingTheModelTellsTheEnd) {
+  ASSERT_TRUE(engine_
+                  ->Submit(MakeRequest(MailTokens(0, 10), 30),
+                           std::make_shared<LoggingSink>(&log_))
+                  .ok());
+  ASSERT_TRUE(engine_->StepOnce());
+  ASSERT_TRUE(engine_->RemoveModel(0, clock_.Now()).ok());
+  EXPECT_THAT(log_, ElementsAre("begin", "sample", "token", "end"));
 }
 
 TEST_F(EngineAheadTest, AModelThatGoesIsNotGoneBeforeItsNewsAreTold) {
