@@ -67,8 +67,7 @@ GateScores::GateScores(std::shared_ptr<const ServedModel> model,
         gates, std::vector<float>(gates.size(), 1.0f), model_->shape.heads));
     unlike_first_.push_back(
         FirstUnlikeLayer(gates, settings_.front(), model_->shape.heads));
-    keeps_first_ |=
-        unlike_dense_.size() > 1 && unlike_first_.back() > unlike_dense_.back();
+    keeps_first_ |= FollowsFirst(unlike_first_.size() - 1);
   }
 }
 
@@ -76,9 +75,8 @@ std::optional<CalibrationPart> GateScores::Begin() {
   for (size_t i = 0; i < open_.size(); ++i) {
     Open& open = open_[i];
     if (!open.dense_ended || open.begun == settings_.size()) continue;
-    const bool waits = open.begun > 0 && open.first_inputs != nullptr &&
-                       !open.first_ended &&
-                       unlike_first_[open.begun] > unlike_dense_[open.begun];
+    const bool waits = open.first_inputs != nullptr && !open.first_ended &&
+                       FollowsFirst(open.begun);
     if (!waits) {
       return MakePart(first_open_ + i, open.begun++);
     }
@@ -174,14 +172,12 @@ CalibrationPart GateScores::MakePart(size_t example,
   part.request.head_gates = settings_[*setting];
   part.request.reference_rows = open.rows;
   if (*setting == 0) part.request.kept_inputs = open.first_inputs;
-  const int32_t dense = unlike_dense_[*setting];
-  const int32_t first = unlike_first_[*setting];
-  if (*setting > 0 && open.first_inputs != nullptr && first > dense) {
+  if (open.first_inputs != nullptr && FollowsFirst(*setting)) {
     part.request.inputs = open.first_inputs;
-    part.request.first_layer = first;
-  } else if (open.dense_inputs != nullptr && dense > 0) {
+    part.request.first_layer = unlike_first_[*setting];
+  } else if (open.dense_inputs != nullptr && unlike_dense_[*setting] > 0) {
     part.request.inputs = open.dense_inputs;
-    part.request.first_layer = dense;
+    part.request.first_layer = unlike_dense_[*setting];
   }
   return part;
 }

@@ -52,6 +52,10 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   // Of the dense run, or of a setting.
   CalibrationPart MakePart(size_t example, std::optional<size_t> setting) const;
   bool MayOpen() const;
+  // Whether it is as the first setting for longer than as the dense run.
+  bool FollowsFirst(size_t setting) const {
+    return setting > 0 && unlike_first_[setting] > unlike_dense_[setting];
+  }
   Request RequestOf(const CheckedExample& example) const;
   // Of the inputs of one of its runs; 0 where they are not kept.
   int64_t InputBytes(const CheckedExample& example) const;

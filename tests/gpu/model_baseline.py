@@ -15,6 +15,8 @@ import time
 import torch
 from torch.nn import functional as F
 
+from sdpa_baseline import graph_of
+
 HIDDEN, FFN, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 4096, 14336, 32, 8, 128, 128256
 # batch, context, new tokens of each sequence
 CASES = [(1, 1024, 1), (8, 1024, 1), (32, 1024, 1), (32, 4096, 1),
@@ -73,18 +75,6 @@ class Llama:
             x = x + F.linear(F.silu(gate) * up, layer["down"])
         x = F.rms_norm(x[:, -1], (HIDDEN,), self.norm, 1e-5)
         return F.linear(x, self.output).argmax(-1)
-
-
-def graph_of(run):
-    torch.cuda.synchronize()  # another stream does not wait for this one
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def time_case(model, case, times):

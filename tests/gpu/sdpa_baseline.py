@@ -20,7 +20,8 @@ PREFILL = [(1, 512), (1, 2048), (1, 8192), (1, 32768), (8, 2048)]
 BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 
-def median_us(run, times=15):
+def graph_of(run):
+    """Replays what `run` launches."""
     torch.cuda.synchronize()  # another stream does not wait for this one
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -29,12 +30,17 @@ def median_us(run, times=15):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run()
+    return graph.replay
+
+
+def median_us(run, times=15):
+    replay = graph_of(run)
     elapsed = []
     for _ in range(times + 3):
         begin = torch.cuda.Event(enable_timing=True)
         end = torch.cuda.Event(enable_timing=True)
         begin.record()
-        graph.replay()
+        replay()
         end.record()
         torch.cuda.synchronize()
         elapsed.append(begin.elapsed_time(end) * 1e3)
