@@ -72,11 +72,10 @@ class GateScores final : public CalibrationWork<v1::ScoreGatesResponse> {
   // setting has.
   std::vector<int32_t> unlike_dense_;
   std::vector<int32_t> unlike_first_;
-  bool keeps_first_ =
-      false;                // somebody is taken up later than at the dense run
-  std::deque<Open> open_;   // in order, from first_open_ on
-  size_t first_open_ = 0;   // index of an example
-  int64_t rows_bytes_ = 0;  // of all that are open
+  bool keeps_first_ = false;  // some setting follows it
+  std::deque<Open> open_;     // in order, from first_open_ on
+  size_t first_open_ = 0;     // index of an example
+  int64_t rows_bytes_ = 0;    // of all that are open
   int64_t input_bytes_ = 0;
 };
 
