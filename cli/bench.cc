@@ -40,7 +40,7 @@ void AddFlags(CLI::App& app, BenchOptions* options) {
         "requests in flight; each stream sends one after the other");
   count("--requests", options->load.requests, 1, "requests in all");
   count("--prompt-tokens", options->load.prompt_tokens, 1,
-        "tokens of each prompt: random ids");
+        "tokens of each prompt: random ids, which no cache has");
   count("--max-tokens", options->load.max_tokens, 1,
         "tokens that each request generates");
   count("--warmup", options->warmup, 0,

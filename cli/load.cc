@@ -1,9 +1,11 @@
 #include "cli/load.h"
 
 #include <atomic>
+#include <string>
 #include <thread>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/mutex.h"
 #include "headcount/v1/inference.grpc.pb.h"
@@ -20,22 +22,26 @@ uint64_t Mix(uint64_t x) {
 }
 
 v1::GenerateRequest MakeRequest(const LoadOptions& options,
-                                const std::vector<int32_t>& prompt) {
+                                const std::vector<int32_t>& prompt,
+                                std::string cache_salt) {
   v1::GenerateRequest request;
   request.set_model(options.model);
   request.mutable_tokens()->mutable_ids()->Assign(prompt.begin(), prompt.end());
   request.set_max_tokens(options.max_tokens);
   request.set_ignore_eos(true);
+  request.set_cache_salt(std::move(cache_salt));
   return request;
 }
 
 absl::StatusOr<Exchange> Ask(const LoadOptions& options, int number,
-                             const Client& client, OpenCalls* calls,
+                             const std::string& run, const Client& client,
+                             OpenCalls* calls,
                              v1::InferenceService::Stub* stub) {
   Exchange exchange;
   exchange.prompt = MakePrompt(options.seed, static_cast<uint64_t>(number),
                                options.prompt_tokens, options.vocab);
-  const v1::GenerateRequest request = MakeRequest(options, exchange.prompt);
+  const v1::GenerateRequest request =
+      MakeRequest(options, exchange.prompt, absl::StrCat(run, "-", number));
   OpenCalls::Call call(calls, client);
   const absl::Time start = absl::Now();
   absl::Time last = absl::InfinitePast();
@@ -76,7 +82,7 @@ class Run {
   void Stream() {
     for (int number = next_++; number < options_.requests; number = next_++) {
       absl::StatusOr<Exchange> exchange =
-          Ask(options_, number, client_, calls_, stub_.get());
+          Ask(options_, number, name_, client_, calls_, stub_.get());
       if (!exchange.ok()) {
         Fail(exchange.status());
         return;
@@ -109,6 +115,8 @@ class Run {
   OpenCalls* const calls_;
   const std::function<void(int)>& report_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
+  // Prompts are the same in each run, and are to be computed in each.
+  const std::string name_ = absl::StrCat(absl::ToUnixNanos(absl::Now()));
   std::atomic<int> next_ = 0;
   Mutex mutex_;
   int done_ ABSL_GUARDED_BY(mutex_) = 0;

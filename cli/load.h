@@ -43,8 +43,9 @@ struct LoadResult {
 std::vector<int32_t> MakePrompt(uint64_t seed, uint64_t number, int32_t count,
                                 int32_t vocab);
 
-// Greedy requests that run to max_tokens whatever the model says. The first
-// error ends all of it. `report` hears how many are done, on any thread.
+// Greedy requests that run to max_tokens whatever the model says, none of which
+// finds its prompt in the prefix cache. The first error ends all of it.
+// `report` hears how many are done, on any thread.
 absl::StatusOr<LoadResult> RunLoad(const LoadOptions& options,
                                    const Client& client, OpenCalls* calls,
                                    const std::function<void(int)>& report);

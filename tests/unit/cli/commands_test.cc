@@ -3,6 +3,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <set>
+#include <string>
 
 #include "fake_server.h"
 #include "gmock/gmock.h"
@@ -307,6 +309,22 @@ TEST_F(CommandsTest, BenchMeasuresEveryRequestAndHashesTheTokens) {
   EXPECT_EQ(json["token_hash"].get<std::string>().size(), 16u);
   EXPECT_TRUE(server_.last_generate().ignore_eos());
   EXPECT_EQ(server_.last_generate().tokens().ids_size(), 4);
+}
+
+TEST_F(CommandsTest, BenchSharesNoPrefixesBetweenRequestsOrRuns) {
+  server_.model.set_name("tiny");
+  server_.model.set_vocab_size(100);
+  server_.responses = TwoPieces();
+  std::set<std::string> salts;
+  for (const char* const warmup : {"0", "1"}) {
+    for (const char* const requests : {"1", "2"}) {
+      ASSERT_EQ(Run({"bench", "--requests", requests, "--warmup", warmup}), 0)
+          << err();
+      salts.insert(server_.last_generate().cache_salt());
+    }
+  }
+  EXPECT_EQ(salts.size(), 4u);
+  EXPECT_FALSE(salts.contains(""));
 }
 
 TEST_F(CommandsTest, BenchEndsWithTheFirstError) {
