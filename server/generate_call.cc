@@ -65,7 +65,8 @@ class GenerateCall final
     }
     record_.AddEnding(outcome, ending);
     if (status.ok()) {
-      Offer(LastResponse(ending), record_.serving().clock->Now());
+      MutexLock lock(&mutex_);
+      outbox_.PushLast(LastResponse(ending));
     }
     LimitDelivery();
     Conclude(status);

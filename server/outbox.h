@@ -18,6 +18,10 @@ class Outbox {
   // kOutboxFullTime. Nothing is taken in then.
   [[nodiscard]] bool Push(v1::GenerateResponse message, absl::Time now);
 
+  // Takes the last message in, which is small, in any case: what came before it
+  // was taken in, and nothing more comes.
+  void PushLast(v1::GenerateResponse message);
+
   // The oldest message. CHECKs that there is one.
   v1::GenerateResponse Pop();
 
@@ -31,6 +35,8 @@ class Outbox {
     v1::GenerateResponse message;
     int64_t bytes = 0;
   };
+
+  void Add(v1::GenerateResponse message, int64_t bytes);
 
   std::deque<Entry> messages_;
   int64_t bytes_ = 0;

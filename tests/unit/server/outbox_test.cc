@@ -38,6 +38,22 @@ TEST(Outbox, HasRoomForABurst) {
   EXPECT_LE(outbox.bytes(), kOutboxHardBytes);
 }
 
+// Else an answer would end well, but without its end.
+TEST(Outbox, AlwaysHasRoomForTheLastMessage) {
+  Outbox outbox;
+  const absl::Time start = absl::UnixEpoch();
+  ASSERT_TRUE(outbox.Push(MessageOf(kOutboxBytes), start));
+  while (outbox.Push(MessageOf(1), start)) {
+  }
+  const absl::Time late = start + 10 * kOutboxFullTime;
+  ASSERT_FALSE(outbox.Push(MessageOf(1), late));
+  outbox.PushLast(MessageOf(3));
+  v1::GenerateResponse last;
+  while (!outbox.empty()) last = outbox.Pop();
+  EXPECT_EQ(last.text(), "xxx");
+  EXPECT_EQ(outbox.bytes(), 0);
+}
+
 TEST(Outbox, RefusesAReaderThatStaysSlow) {
   Outbox outbox;
   const absl::Time start = absl::UnixEpoch();
