@@ -78,7 +78,7 @@ void DeviceWatch::Fail(const absl::Status& status) {
   }
   watched_.log->Error("the device has failed",
                       LogFields().Add("error", status.message()));
-  watched_.health->SetServing(false);
+  watched_.health->Retire();
   watched_.begin_drain();
 }
 

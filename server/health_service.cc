@@ -125,6 +125,16 @@ HealthService::HealthService(const std::vector<std::string>& names,
 
 void HealthService::SetServing(bool serving) {
   MutexLock lock(&mutex_);
+  if (!retired_) Tell(serving);
+}
+
+void HealthService::Retire() {
+  MutexLock lock(&mutex_);
+  retired_ = true;
+  Tell(false);
+}
+
+void HealthService::Tell(bool serving) {
   serving_ = serving;
   for (auto& [name, status] : statuses_) {
     if (fixed_.count(name) > 0) continue;

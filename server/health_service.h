@@ -28,8 +28,10 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
                 const std::vector<std::string>& never_serving,
                 Metrics* metrics);
 
-  // Tells every watcher whose status changes.
+  // Tells every watcher whose status changes. Nothing after Retire.
   void SetServing(bool serving);
+  // Not serving, from now on for good.
+  void Retire();
   // Whether "model/<name>" follows the server's readiness from now on.
   void SetModel(const std::string& name, bool loaded);
   // Ends all Watch calls, now and in the future, so that the server can shut
@@ -52,6 +54,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   class Watcher;
   using Status = grpc::health::v1::HealthCheckResponse::ServingStatus;
 
+  void Tell(bool serving) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Status StatusOf(const std::string& name) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Puts the watcher down for changes and tells it the status of now.
@@ -61,6 +64,7 @@ class HealthService final : public grpc::health::v1::Health::CallbackService {
   Metrics* const metrics_;
   Mutex mutex_;
   bool serving_ ABSL_GUARDED_BY(mutex_) = false;
+  bool retired_ ABSL_GUARDED_BY(mutex_) = false;
   // Names that SetServing leaves as they are.
   std::set<std::string> fixed_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Status> statuses_ ABSL_GUARDED_BY(mutex_);

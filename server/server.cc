@@ -332,7 +332,7 @@ void Server::Drain() {
                       .Add("grace", impl_->config.drain().grace())
                       .Add("deadline", impl_->config.drain().deadline()));
   impl_->state = ServerState::kDraining;
-  impl_->health->SetServing(false);
+  impl_->health->Retire();
   // Clients learn late that they should go elsewhere.
   absl::SleepFor(DrainGraceOf(impl_->config));
   impl_->admission->Close();

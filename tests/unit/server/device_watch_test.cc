@@ -1,11 +1,13 @@
 #include "server/device_watch.h"
 
 #include <atomic>
+#include <memory>
 #include <string>
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "fake_engine.h"
+#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "server/limits.h"
 #include "server/metrics.h"
@@ -37,6 +39,31 @@ TEST(DeviceWatchTest, AnErrorThatStaysBeginsTheDrainOnce) {
   engine.SetStepBegan(absl::Now() - 2 * kStepHangs);
   watch.Look(absl::Now());
   EXPECT_EQ(drains, 1);
+}
+
+// A look that has begun before the drain may end after it.
+TEST(DeviceWatchTest, WhatHasRetiredIsNeverReadyAgain) {
+  const ModelTable models({}, {}, {});
+  Metrics metrics(models);
+  HealthService health({}, {}, &metrics);
+  grpc::ServerBuilder builder;
+  builder.RegisterService(&health);
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  const auto stub =
+      grpc::health::v1::Health::NewStub(server->InProcessChannel({}));
+  const auto ready = [&] {
+    grpc::ClientContext context;
+    grpc::health::v1::HealthCheckResponse response;
+    EXPECT_TRUE(stub->Check(&context, {}, &response).ok());
+    return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  };
+  health.SetServing(true);
+  EXPECT_TRUE(ready());
+  health.Retire();
+  EXPECT_FALSE(ready());
+  health.SetServing(true);
+  EXPECT_FALSE(ready());
+  server->Shutdown();
 }
 
 }  // namespace
