@@ -35,6 +35,17 @@ std::vector<int32_t> FirstTokens(
   return first;
 }
 
+// The tokens of a prompt, each once, in rising order. A prompt may have them in
+// the worst one.
+std::vector<TokenUse> UsesIn(std::vector<int32_t> prompt) {
+  std::sort(prompt.begin(), prompt.end());
+  prompt.erase(std::unique(prompt.begin(), prompt.end()), prompt.end());
+  std::vector<TokenUse> uses;
+  uses.reserve(prompt.size());
+  for (const int32_t token : prompt) uses.push_back({.token = token});
+  return uses;
+}
+
 bool Penalises(const SamplingParams& sampling) {
   return sampling.repetition_penalty != 1.0f ||
          sampling.frequency_penalty != 0.0f ||
@@ -65,9 +76,7 @@ Generation::Generation(const Request& request,
       detokenizer_(tokenizer),
       stop_matcher_(request.sampling.stops) {
   scores_.logprobs.resize(first_scored_.size());
-  if (Penalises(sampling_)) {
-    for (const int32_t token : request.prompt) CountUse(token, 0);
-  }
+  if (Penalises(sampling_)) uses_ = UsesIn(request.prompt);
   ending_.prompt_tokens = static_cast<int32_t>(GivenTokens(request));
   ending_.submitted = submitted;
   ending_.scheduled = absl::InfinitePast();
