@@ -226,13 +226,7 @@ SchedulerStats Scheduler::Stats() const {
     model.prefix_hit_tokens = models_[i]->prefix_hit_tokens;
     model.preemptions = models_[i]->preemptions;
   }
-  for (const auto& lane : lanes_) {
-    if (lane == nullptr) continue;
-    for (const auto& [id, sequence] : lane->running) {
-      stats.models[static_cast<size_t>(sequence->model)].kv_tokens +=
-          TokensHeld(*sequence);
-    }
-  }
+  CountKvTokens(&stats);
   stats.waiting_tokens = waiting_tokens_;
   stats.waiting_bytes = waiting_bytes_;
   stats.preemptions = preemptions_;

@@ -133,8 +133,8 @@ struct SchedulerStats {
   struct PerModel {
     int32_t running = 0;
     int32_t waiting = 0;
-    // In blocks that its sequences hold; the mean, weighted by bytes, where
-    // groups keep unlike numbers of tokens.
+    // In blocks that its sequences hold, once where they share one; the mean,
+    // weighted by bytes, where groups keep unlike numbers of tokens.
     int64_t kv_tokens = 0;
     PoolModelBytes pool;
     // Since it was added, of first admissions that may use the prefix cache.
@@ -284,7 +284,7 @@ class Scheduler {
   void SlideWindows(Sequence* sequence);
   // Whether the blocks that its next token sees are all there.
   bool HoldsWindows(const Sequence& sequence) const;
-  int64_t TokensHeld(const Sequence& sequence) const;
+  void CountKvTokens(SchedulerStats* stats) const;
 
   // scheduler_invariants.cc
   void CheckModels() const;

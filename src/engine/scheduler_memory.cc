@@ -196,17 +196,34 @@ void Scheduler::SlideWindows(Sequence* sequence) {
   }
 }
 
-int64_t Scheduler::TokensHeld(const Sequence& sequence) const {
-  const SchedulerModel& model = StateOf(sequence).model;
-  int64_t all_bytes = 0;
-  int64_t held = 0;
-  for (size_t i = 0; i < sequence.tables.size(); ++i) {
-    const int64_t bytes = model.groups[i].block_bytes;
-    const int64_t given_back = sequence.tables[i].num_holes() * kBlockTokens;
-    all_bytes += bytes;
-    held += bytes * (sequence.computed - given_back);
+// From the blocks in use, in which a shared one counts once: all of their room
+// but what sequences have not filled, which none shares.
+void Scheduler::CountKvTokens(SchedulerStats* stats) const {
+  std::vector<int64_t> unfilled(models_.size());  // [model] tokens times bytes
+  for (const auto& lane : lanes_) {
+    if (lane == nullptr) continue;
+    for (const auto& [id, sequence] : lane->running) {
+      const auto model = static_cast<size_t>(sequence->model);
+      const std::vector<SchedulerGroup>& groups = models_[model]->model.groups;
+      if (groups.empty()) stats->models[model].kv_tokens += sequence->computed;
+      for (size_t i = 0; i < groups.size(); ++i) {
+        unfilled[model] +=
+            groups[i].block_bytes *
+            (sequence->tables[i].capacity_tokens() - sequence->computed);
+      }
+    }
   }
-  return all_bytes == 0 ? sequence.computed : held / all_bytes;
+  for (size_t i = 0; i < models_.size(); ++i) {
+    if (models_[i] == nullptr) continue;
+    int64_t block_bytes = 0;
+    for (const SchedulerGroup& group : models_[i]->model.groups) {
+      block_bytes += group.block_bytes;
+    }
+    if (block_bytes == 0) continue;
+    SchedulerStats::PerModel& model = stats->models[i];
+    model.kv_tokens =
+        (model.pool.used * kBlockTokens - unfilled[i]) / block_bytes;
+  }
 }
 
 }  // namespace headcount

@@ -89,6 +89,28 @@ TEST_F(SchedulerPrefixTest, FindsWholeBlocksButTheLastToken) {
   EXPECT_EQ(stats.prefix_hit_tokens, 96u + 80 + 96 + 32);
 }
 
+TEST_F(SchedulerPrefixTest, TokensThatTwoShareCountOnce) {
+  Run(Ask(48));
+  StepEvents events;
+  for (int i = 0; i < 2; ++i) {
+    events.submitted.push_back({++last_id_, Ask(48, 4)});
+  }
+  while (!scheduler_.idle()) {
+    const StepPlan plan =
+        scheduler_.Step(absl::UnixEpoch(), std::exchange(events, {}));
+    std::vector<StepResult> results;
+    for (const StepPart& part : plan.parts) results.push_back(Result(part));
+    scheduler_.Commit(plan, results, absl::Milliseconds(1));
+    const SchedulerStats::PerModel stats = scheduler_.Stats().models[0];
+    if (stats.running < 2) continue;
+    // 32 of both, and what each has computed itself.
+    const int64_t own = plan.parts.back().sequence->computed - 32;
+    EXPECT_EQ(stats.kv_tokens, 32 + 2 * own);
+    EXPECT_LE(stats.kv_tokens * 1024 / kBlockTokens, stats.pool.used);
+  }
+  EXPECT_EQ(scheduler_.Stats().models[0].kv_tokens, 0);
+}
+
 TEST_F(SchedulerPrefixTest, FindsWhatWasGenerated) {
   Run(Ask(16, 40));
   Request next = Ask(16);
