@@ -126,6 +126,16 @@ struct AttentionLayer {
   float norm_epsilon = 0;
 };
 
+// What no step of a model exceeds, and what it is made of.
+struct StepLimits {
+  int64_t rows = 0;
+  int64_t logits_rows = 0;
+  int64_t context = 0;  // tokens of a sequence
+  int64_t vocab = 0;
+  absl::Span<const AttentionLayer> layers;  // as one variant runs them
+  absl::Span<const Matrix* const> matrices;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -159,6 +169,13 @@ class Backend {
       const MatrixSource& source, Precision precision) = 0;
   virtual void CopyToDevice(const void* host, int64_t bytes, void* device) = 0;
   virtual void CopyToHost(const void* device, int64_t bytes, void* host) = 0;
+
+  // Takes the memory that the operations of such steps need for themselves, so
+  // that none of them has to. Between steps, by the thread that drives them.
+  // ResourceExhausted when there is no room; what there was stays.
+  virtual absl::Status ReserveSteps(const StepLimits& /*limits*/) {
+    return absl::OkStatus();
+  }
 
   // Starts a step: uploads what the operations below need, and computes the
   // cosines and sines of its positions.

@@ -277,6 +277,34 @@ void PlanTiles(const LayerHeads& heads,
 
 }  // namespace
 
+BalancedPlanBounds BoundPlans(const LayerHeads& heads, int64_t rows,
+                              int64_t context,
+                              const BalancedPlanOptions& options) {
+  int64_t queries = 0;
+  int64_t most_queries = 0;
+  int64_t sink_heads = 0;    // whose rows may have a gap behind the sink
+  int64_t sink_queries = 0;  // of these
+  for (const KvHead& head : heads.kv_heads) {
+    queries += head.num_queries;
+    most_queries = std::max<int64_t>(most_queries, head.num_queries);
+    if (head.retention.sink == 0) continue;
+    ++sink_heads;
+    sink_queries += head.num_queries;
+  }
+  const int64_t workers = options.workers;
+  const int64_t tile = std::max<int64_t>(options.tile_queries, most_queries);
+  // A worker's list ends inside of at most one row's head: so many more parts
+  // than heads that are split. Tiles are split where there are fewer than
+  // workers, into as many parts as workers beside one more for each; a gap is
+  // another cut.
+  const int64_t cut = 2 * workers * most_queries + 3 * workers * tile;
+  const int64_t gaps = 2 * rows * sink_queries;
+  // Nor is any part but the last shorter than min_tokens.
+  const int64_t parts = context / options.min_tokens + 3;
+  return {.partials = std::min(cut + gaps, rows * queries * parts),
+          .merges = 2 * workers + rows * sink_heads};
+}
+
 void PlanBalanced(const LayerHeads& heads,
                   absl::Span<const StepSequence> sequences,
                   const BalancedPlanOptions& options, BalancedPlan* plan) {

@@ -36,6 +36,18 @@ struct BalancedPlan {
   int64_t num_partials = 0;
 };
 
+// What no plan for some sequences exceeds.
+struct BalancedPlanBounds {
+  int64_t partials = 0;
+  int64_t merges = 0;
+};
+
+// Of any sequences that together compute at most `rows` rows, none of which
+// comes to more than `context` tokens.
+BalancedPlanBounds BoundPlans(const LayerHeads& heads, int64_t rows,
+                              int64_t context,
+                              const BalancedPlanOptions& options);
+
 // Overwrites `plan`, whose memory is reused. Deterministic. Costs some ten
 // nanoseconds for each KV head of each sequence.
 void PlanBalanced(const LayerHeads& heads,

@@ -88,6 +88,7 @@ bool EngineImpl::StepOnce() {
 
 StepEvents EngineImpl::TakeMail() {
   Mail mail = mailbox_.Take();
+  phase_ = mail.phase;
   // A model that goes takes with it what its requests' news are about.
   if (!mail.errands.empty()) Deliver(&late_news_);
   for (Errand* const errand : mail.errands) errand->run();
@@ -126,10 +127,14 @@ void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
   }
   for (const auto& [id, cause] : plan.ended) {
     news_.push_back({id, generations_.at(id).get()});
-    absl::Status status = absl::UnavailableError(
-        leaving_.count(news_.back().generation->model()) == 1
-            ? "the model is being unloaded"
-            : "the server is shutting down");
+    const char* why = "the server is shutting down";
+    if (leaving_.count(news_.back().generation->model()) == 1) {
+      why = "the model is being unloaded";
+    } else if (phase_ == Phase::kServing) {
+      // It was submitted while another model came.
+      why = "its model has less of the KV pool now; send it again";
+    }
+    absl::Status status = absl::UnavailableError(why);
     if (cause == EndCause::kCancelled) {
       status = absl::CancelledError("the request was cancelled");
     } else if (cause == EndCause::kDeadline) {

@@ -136,9 +136,10 @@ class Engine {
   // From now on requests can name the model, by the index that this returns:
   // the lowest that is free. `model` was loaded on the engine's backend.
   // InvalidArgument when a block of it does not fit a slab of the pool,
-  // ResourceExhausted when the pool is too small for it beside the others; see
-  // Scheduler::AddModel. FailedPrecondition for a variant whose base is not
-  // there or is being removed. Blocks until the step thread has taken it.
+  // ResourceExhausted when the pool is too small for it beside the others (see
+  // Scheduler::AddModel), or the device for what its steps need.
+  // FailedPrecondition for a variant whose base is not there or is being
+  // removed. Blocks until the step thread has taken it.
   virtual absl::StatusOr<int> AddModel(EngineModel model) = 0;
   // Refuses further requests of the model, lets those that it has end until
   // `deadline` and ends the others with UNAVAILABLE; returns how many. Its

@@ -51,8 +51,8 @@ class EngineImpl final : public Engine {
 
  private:
   void Run();
-  // Between two steps, wherever those run.
-  void Do(const std::function<void()>& errand);
+  // Between two steps, wherever those run. Whether that is the step thread.
+  bool Do(const std::function<void()>& errand);
   absl::StatusOr<int> Take(std::shared_ptr<const EngineModel> model);
   absl::Status Close(int index);
   void OpenModels();
@@ -94,7 +94,8 @@ class EngineImpl final : public Engine {
   // one there is time.
   std::vector<News> late_news_;
   bool failed_ = false;
-  EngineSnapshot totals_;  // only what adds up from step to step
+  Phase phase_ = Phase::kServing;  // as of the last mail
+  EngineSnapshot totals_;          // only what adds up from step to step
   TokenRate rate_;
 
   Mailbox mailbox_;

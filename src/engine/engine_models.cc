@@ -42,8 +42,10 @@ bool RowsFit(const LogprobRows* rows, const Request& request, int32_t vocab) {
 
 }  // namespace
 
-void EngineImpl::Do(const std::function<void()>& errand) {
-  if (!mailbox_.Do(errand)) errand();
+bool EngineImpl::Do(const std::function<void()>& errand) {
+  if (mailbox_.Do(errand)) return true;
+  errand();
+  return false;
 }
 
 absl::StatusOr<int> EngineImpl::AddModel(EngineModel model) {
@@ -65,6 +67,13 @@ absl::StatusOr<int> EngineImpl::Take(std::shared_ptr<const EngineModel> model) {
       return absl::FailedPreconditionError(
           "the model whose weights it shares is not loaded");
     }
+  }
+  const absl::Status room =
+      model->model->ReserveSteps(model->heads(), model->max_context);
+  if (!room.ok()) {
+    return absl::Status(
+        room.code(), absl::StrCat("scratch memory for steps: ", room.message(),
+                                  "; lower --kv-pool or --step-tokens"));
   }
   absl::StatusOr<int> index = scheduler_.AddModel(ForScheduler(*model, base));
   if (!index.ok()) return index;
@@ -103,11 +112,11 @@ absl::StatusOr<int> EngineImpl::RemoveModel(int index, absl::Time deadline) {
   mailbox_.AwaitIdle(index, deadline);
   // Whatever came before it was closed is in the same mail or an earlier one.
   int ended = 0;
-  Do([&] {
+  const bool steps = Do([&] {
     leaving_.insert(index);
     ended_leaving_ = 0;
   });
-  if (!thread_.joinable()) {
+  if (!steps) {
     StepOnce();
     Deliver(&late_news_);
   }

@@ -36,6 +36,9 @@ class Decoder {
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(
       const DecoderParts& parts, int32_t max_rows, int32_t max_logits_rows);
 
+  // See Model::ReserveSteps.
+  absl::Status ReserveSteps(const Variant& variant, int32_t max_context);
+
   // See Model::Forward.
   Logits Forward(const Batch& batch, void* arena);
 

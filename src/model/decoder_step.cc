@@ -113,6 +113,31 @@ StepInputs Decoder::BuildStep(const Batch& batch) {
           .uninterrupted = counted_.empty() && !exchanges_};
 }
 
+absl::Status Decoder::ReserveSteps(const Variant& variant,
+                                   int32_t max_context) {
+  variants_ = {&variant};
+  ClassifyLayers();
+  ListLayers();
+  const Weights& weights = *parts_.weights;
+  std::vector<const Matrix*> matrices = {weights.embedding.get(),
+                                         weights.output.get()};
+  for (const LayerWeights& layer : weights.layers) {
+    for (const auto* const matrix :
+         {&layer.qkv, &layer.attention_out, &layer.constant_out, &layer.gate_up,
+          &layer.down}) {
+      matrices.push_back(matrix->get());
+    }
+  }
+  matrices.erase(std::remove(matrices.begin(), matrices.end(), nullptr),
+                 matrices.end());
+  return parts_.backend->ReserveSteps({.rows = max_rows_,
+                                       .logits_rows = max_logits_rows_,
+                                       .context = max_context,
+                                       .vocab = parts_.config->vocab,
+                                       .layers = layers_,
+                                       .matrices = matrices});
+}
+
 int32_t Decoder::VariantIndex(const Variant* variant) {
   if (variant == nullptr) variant = parts_.whole;
   const auto found = std::find(variants_.begin(), variants_.end(), variant);

@@ -152,6 +152,10 @@ int64_t Model::pruned_weight_bytes() const {
 }
 const std::string& Model::sha256() const { return impl_->sha256; }
 
+absl::Status Model::ReserveSteps(const Variant& variant, int32_t max_context) {
+  return impl_->decoder->ReserveSteps(variant, max_context);
+}
+
 absl::StatusOr<Logits> Model::Forward(const Batch& batch, void* arena) {
   return impl_->decoder->Forward(batch, arena);
 }

@@ -83,6 +83,11 @@ class Model {
   absl::StatusOr<std::shared_ptr<const Variant>> MakeVariant(
       const VariantOptions& options) const;
 
+  // Reserves what steps need beside this model's own workspaces when sequences
+  // of `variant` in them have up to `max_context` tokens. ResourceExhausted
+  // when the backend has no room.
+  absl::Status ReserveSteps(const Variant& variant, int32_t max_context);
+
   // Runs the batch. CHECKs that it fits max_step_tokens and max_logits_rows,
   // that ids are in the vocabulary and that the blocks have room.
   absl::StatusOr<Logits> Forward(const Batch& batch, void* arena);

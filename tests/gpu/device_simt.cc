@@ -1,5 +1,6 @@
 #include "tests/gpu/device_simt.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "tests/gpu/device.h"
 #include "tests/simt/simt.h"
@@ -87,14 +89,29 @@ class SimtGraph final : public cuda::Graph {
 // Launches are done when they return.
 class SimtDevice final : public cuda::Device {
  public:
-  SimtDevice(bool launches, int64_t fails_after)
-      : launches_(launches), fails_after_(fails_after) {}
+  struct Options {
+    bool launches = true;
+    int64_t fails_after = INT64_MAX;  // launches
+    int64_t bytes = INT64_MAX;
+  };
+  explicit SimtDevice(const Options& options)
+      : launches_(options.launches),
+        fails_after_(options.fails_after),
+        free_(options.bytes) {}
 
   std::string name() const override { return "emulator"; }
   int multiprocessors() const override { return 3; }
-  int64_t FreeBytes() const override { return int64_t{1} << 32; }
+  int64_t FreeBytes() const override {
+    return std::min(free_, int64_t{1} << 32);
+  }
 
   absl::StatusOr<void*> Allocate(int64_t bytes) override {
+    if (!status().ok()) return status();
+    if (bytes > free_) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(bytes, " bytes needed, ", free_, " available"));
+    }
+    free_ -= bytes;
     auto buffer = std::make_unique<simt::Buffer<unsigned char>>(
         static_cast<size_t>(bytes));
     void* const memory = buffer->data();
@@ -102,7 +119,12 @@ class SimtDevice final : public cuda::Device {
     ++allocations;
     return memory;
   }
-  void Free(void* memory) override { CHECK(buffers_.erase(memory) == 1); }
+  void Free(void* memory) override {
+    const auto found = buffers_.find(memory);
+    CHECK(found != buffers_.end());
+    free_ += static_cast<int64_t>(found->second->size());
+    buffers_.erase(found);
+  }
   void* AllocateHost(int64_t bytes) override {
     ++allocations;
     return ::operator new(static_cast<size_t>(bytes));
@@ -147,6 +169,7 @@ class SimtDevice final : public cuda::Device {
  private:
   const bool launches_;
   const int64_t fails_after_;
+  int64_t free_;
   int64_t launched_ = 0;
   int open_ranges_ = 0;
   std::map<void*, std::unique_ptr<simt::Buffer<unsigned char>>> buffers_;
@@ -159,11 +182,17 @@ int64_t TestAllocations() { return allocations; }
 simt::Counters TakeCounters() { return std::exchange(counted, {}); }
 
 std::unique_ptr<cuda::Device> OpenTestDevice(bool launches) {
-  return std::make_unique<SimtDevice>(launches, INT64_MAX);
+  return std::make_unique<SimtDevice>(
+      SimtDevice::Options{.launches = launches});
 }
 
 std::unique_ptr<cuda::Device> OpenFailingDevice(int64_t launches) {
-  return std::make_unique<SimtDevice>(/*launches=*/false, launches);
+  return std::make_unique<SimtDevice>(
+      SimtDevice::Options{.launches = false, .fails_after = launches});
+}
+
+std::unique_ptr<cuda::Device> OpenSmallDevice(int64_t bytes) {
+  return std::make_unique<SimtDevice>(SimtDevice::Options{.bytes = bytes});
 }
 
 int Workers() { return 7; }

@@ -294,6 +294,30 @@ TEST_F(StepTest, StepsAllocateNothingOnceTheyHaveGrown) {
   EXPECT_EQ(TestAllocations(), before);
 }
 
+// After the first token only the tables of a step grow, here and there.
+TEST_F(StepTest, WhatALongPromptNeedsIsReservedBeforeIt) {
+  if (!IsEmulator()) GTEST_SKIP() << "the emulator counts";
+  constexpr int32_t kLongest = 256;
+  const std::vector<GoldenModel> models = ReadGoldenModels();
+  const GoldenModel& model = Named(models, "mailroom");
+  for (const KvHeadRules& rules :
+       {KvHeadRules{},
+        {{1, {{0, {.retention = Retention{.window = 24, .sink = 16}}}}}}}) {
+    const std::unique_ptr<Backend> backend =
+        cuda::CreateCudaBackend(OpenTestDevice(/*launches=*/false));
+    ModelRunner runner(backend.get(),
+                       {.model = {.path = model.path, .kv_head_rules = rules},
+                        .pool_tokens = 2 * kLongest});
+    ASSERT_TRUE(runner.ReserveSteps(kLongest).ok());
+    runner.RunAlone({1}, 1);
+    const int64_t before = TestAllocations();
+    std::vector<int32_t> ids(kLongest);
+    std::iota(ids.begin(), ids.end(), 1);
+    runner.RunAlone(ids, kLongest);
+    EXPECT_LE(TestAllocations(), before + 2);
+  }
+}
+
 TEST_F(StepTest, RefusesHeadsThatHaveNoKernel) {
   const std::vector<GoldenModel> models = ReadGoldenModels();
   const auto status_of = [&](const char* name, KvDtype dtype) {

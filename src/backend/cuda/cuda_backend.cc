@@ -32,6 +32,10 @@ constexpr int64_t kPackBytes = int64_t{64} << 20;  // on their way at once
 // (docs/gpu_results.md: with 32 rows 7 %), and each number of rows is a graph.
 constexpr size_t kMaxGraphRows = 64;
 
+constexpr auto kFloatBytes = static_cast<int64_t>(sizeof(float));
+constexpr auto kCounterBytes = static_cast<int64_t>(sizeof(int32_t));
+constexpr auto kResultBytes = static_cast<int64_t>(sizeof(DeviceSampleResult));
+
 class CudaMatrix final : public Matrix {
  public:
   CudaMatrix(const PackedLayout& layout, std::unique_ptr<DeviceBuffer> storage)
@@ -108,6 +112,7 @@ class CudaBackend final : public Backend {
     real_device_->Synchronize();
   }
 
+  absl::Status ReserveSteps(const StepLimits& limits) override;
   void BeginStep(const StepInputs& inputs, const Rope& rope) override;
   void EndStep() override { device_->EndStep(); }
   void Embed(const Matrix& table, float* out) override;
@@ -134,7 +139,7 @@ class CudaBackend final : public Backend {
   // Whether the step only decodes, with nothing of the host's in between.
   bool IsGraphStep() const;
   void AddGates();
-  void ReserveWorkspaces(int64_t half, int head_dim);
+  void GrowScratch(int64_t half, int head_dim);
   void IndexLayers();
   void MakeRopeTable(const Rope& rope, int64_t frequencies);
   void DrawOnDevice(const float* logits, int64_t vocab);
@@ -198,6 +203,35 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaBackend::Pack(
   return std::make_unique<CudaMatrix>(layout, *std::move(storage));
 }
 
+absl::Status CudaBackend::ReserveSteps(const StepLimits& limits) {
+  const int64_t head_dim =
+      limits.layers.empty() ? 0 : limits.layers.front().head_dim;
+  const BalancedPlanBounds most = BoundStepTables(limits, workers_);
+  const auto product_rows =
+      static_cast<int32_t>(std::min(limits.rows, kMaxProductRows));
+  int64_t split_bytes = 0;
+  for (const Matrix* const matrix : limits.matrices) {
+    const MatMulPlan plan = PlanMatMul(Packed(*matrix).layout(), product_rows,
+                                       device_->multiprocessors());
+    split_bytes = std::max(split_bytes, plan.split_bytes);
+  }
+  const int64_t counters_before = counters_.bytes();
+  absl::Status status;
+  status.Update(cos_.Reserve(limits.rows * head_dim / 2 * kFloatBytes));
+  status.Update(sin_.Reserve(limits.rows * head_dim / 2 * kFloatBytes));
+  status.Update(partial_sums_.Reserve(most.partials * head_dim * kFloatBytes));
+  status.Update(partial_weights_.Reserve(most.partials * 2 * kFloatBytes));
+  status.Update(counters_.Reserve(most.merges * kCounterBytes));
+  status.Update(split_x_.Reserve(split_bytes));
+  status.Update(
+      sample_scratch_.Reserve(limits.logits_rows * limits.vocab * kFloatBytes));
+  status.Update(sample_results_.Reserve(limits.logits_rows * kResultBytes));
+  if (counters_.bytes() != counters_before) {
+    device_->Zero(counters_.data<void>(), counters_.bytes());
+  }
+  return status;
+}
+
 void CudaBackend::BeginStep(const StepInputs& inputs, const Rope& rope) {
   const Range range(device_.get(), "begin step");
   inputs_ = inputs;
@@ -211,8 +245,8 @@ void CudaBackend::BeginStep(const StepInputs& inputs, const Rope& rope) {
   MakeStepTables(inputs, workers_, &upload_, &tables_);
   block_offsets_ = upload_.Add(inputs.block_offsets);
   IndexLayers();
-  ReserveWorkspaces(static_cast<int64_t>(rope.inverse_frequency.size()),
-                    inputs.layers.empty() ? 0 : inputs.layers.front().head_dim);
+  GrowScratch(static_cast<int64_t>(rope.inverse_frequency.size()),
+              inputs.layers.empty() ? 0 : inputs.layers.front().head_dim);
   upload_.Send();
   device_->BeginStep(IsGraphStep());
   MakeRopeTable(rope, frequencies);
@@ -241,14 +275,13 @@ void CudaBackend::IndexLayers() {
   }
 }
 
-void CudaBackend::ReserveWorkspaces(int64_t half, int head_dim) {
-  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
-  cos_.Grow(rows() * half * kFloat);
-  sin_.Grow(rows() * half * kFloat);
-  partial_sums_.Grow(tables_.num_partials * head_dim * kFloat);
-  partial_weights_.Grow(tables_.num_partials * 2 * kFloat);
-  if (counters_.Grow(tables_.num_counters *
-                     static_cast<int64_t>(sizeof(int32_t)))) {
+// The step's part of what ReserveSteps takes; products and drawing take theirs.
+void CudaBackend::GrowScratch(int64_t half, int head_dim) {
+  cos_.Grow(rows() * half * kFloatBytes);
+  sin_.Grow(rows() * half * kFloatBytes);
+  partial_sums_.Grow(tables_.num_partials * head_dim * kFloatBytes);
+  partial_weights_.Grow(tables_.num_partials * 2 * kFloatBytes);
+  if (counters_.Grow(tables_.num_counters * kCounterBytes)) {
     device_->Zero(counters_.data<void>(), counters_.bytes());
   }
 }
@@ -346,8 +379,7 @@ void CudaBackend::Attention(const AttentionLayer& layer, const float* qkv,
   const std::vector<AttentionLaunch>& launches = tables_.launches[tables.shape];
   const int64_t out_stride = int64_t{layer.query_heads} * layer.head_dim;
   if (!tables.covers_out) {
-    device_->Zero(out,
-                  rows() * out_stride * static_cast<int64_t>(sizeof(float)));
+    device_->Zero(out, rows() * out_stride * kFloatBytes);
   }
   for (size_t i = 0; i < launches.size(); ++i) {
     const AttentionLaunch& launch = launches[i];
@@ -427,8 +459,7 @@ std::vector<SampleResult> CudaBackend::Sample(
   host_logits_.resize(static_cast<size_t>(vocab));
   for (size_t i = 0; i < rows.size(); ++i) {
     if (IsDrawnOnDevice(rows[i])) continue;
-    CopyToHost(logits + rows[i].logits_row * vocab,
-               vocab * static_cast<int64_t>(sizeof(float)),
+    CopyToHost(logits + rows[i].logits_row * vocab, vocab * kFloatBytes,
                host_logits_.data());
     results[i] = SampleOne(host_logits_, rows[i], &scratch_);
   }
@@ -454,9 +485,8 @@ void CudaBackend::DrawOnDevice(const float* logits, int64_t vocab) {
   const int64_t allowed = sample_upload_.Add(batch_.allowed);
   const int64_t banned = sample_upload_.Add(batch_.banned);
   sample_upload_.Send();
-  sample_scratch_.Grow(count * vocab * static_cast<int64_t>(sizeof(float)));
-  const auto result_bytes =
-      count * static_cast<int64_t>(sizeof(DeviceSampleResult));
+  sample_scratch_.Grow(count * vocab * kFloatBytes);
+  const int64_t result_bytes = count * kResultBytes;
   sample_results_.Grow(result_bytes);
   const SampleParams params{
       .logits = logits,

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <new>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -159,14 +161,25 @@ class RuntimeDevice final : public Device {
     Use();
     Note(cudaFree(memory), "cudaFree");
   }
+  // A device that has failed pins nothing, and a host may be out of memory that
+  // can be pinned: copies then take a detour, or are not made at all.
   void* AllocateHost(int64_t bytes) override {
     Use();
     void* memory = nullptr;
-    Check(cudaMallocHost(&memory, static_cast<size_t>(bytes)),
-          "cudaMallocHost");
+    const cudaError_t error =
+        cudaMallocHost(&memory, static_cast<size_t>(bytes));
+    if (error == cudaSuccess) return memory;
+    static_cast<void>(cudaGetLastError());
+    if (error != cudaErrorMemoryAllocation) Note(error, "cudaMallocHost");
+    memory = ::operator new(static_cast<size_t>(bytes));
+    unpinned_.insert(memory);
     return memory;
   }
   void FreeHost(void* memory) override {
+    if (unpinned_.erase(memory) == 1) {
+      ::operator delete(memory);
+      return;
+    }
     Use();
     Note(cudaFreeHost(memory), "cudaFreeHost");
   }
@@ -257,6 +270,7 @@ class RuntimeDevice final : public Device {
   std::map<const void*, int> allowed_;  // [kernel] shared memory, if asked for
   mutable Mutex mutex_;
   mutable absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  std::set<void*> unpinned_;  // of AllocateHost
 };
 
 std::string Version(int version) {

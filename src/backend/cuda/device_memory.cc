@@ -30,16 +30,24 @@ GrowingMemory::~GrowingMemory() {
   if (data_ != nullptr) device_->Free(data_);
 }
 
-bool GrowingMemory::Grow(int64_t bytes) {
-  if (bytes <= bytes_) return false;
+absl::Status GrowingMemory::Reserve(int64_t bytes) {
+  if (bytes <= bytes_) return absl::OkStatus();
+  absl::StatusOr<void*> data = device_->Allocate(bytes);
+  if (!data.ok()) return data.status();
   device_->Synchronize();
   if (data_ != nullptr) device_->Free(data_);
-  // More than that, so that growth ends soon.
-  bytes_ = std::max(bytes, bytes_ + bytes_ / 2);
-  absl::StatusOr<void*> data = device_->Allocate(bytes_);
-  CHECK(data.ok()) << "workspace of a step: " << data.status();
   data_ = *data;
-  return true;
+  bytes_ = bytes;
+  return absl::OkStatus();
+}
+
+bool GrowingMemory::Grow(int64_t bytes) {
+  if (bytes <= bytes_) return false;
+  // More than that, so that growth ends soon.
+  const absl::Status room = Reserve(std::max(bytes, bytes_ + bytes_ / 2));
+  CHECK(room.ok() || !device_->status().ok())
+      << "scratch memory of a step: " << room;
+  return room.ok();
 }
 
 StepUpload::~StepUpload() {

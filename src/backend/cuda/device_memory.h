@@ -32,8 +32,7 @@ class DeviceBuffer final : public Buffer {
   const int64_t bytes_;
 };
 
-// Scratch memory of steps. Not thread-safe. CHECKs that there is room: what
-// steps need is small beside weights and pages, and is kept.
+// Scratch memory of steps, kept once it is there. Not thread-safe.
 class GrowingMemory {
  public:
   explicit GrowingMemory(Device* device) : device_(device) {}
@@ -41,8 +40,12 @@ class GrowingMemory {
   GrowingMemory& operator=(const GrowingMemory&) = delete;
   ~GrowingMemory();
 
-  // Whether there is room for so many bytes now only. Then contents are lost,
-  // and all launches have ended.
+  // Makes room for so many bytes, if there is not. ResourceExhausted: it is
+  // as large as before. Else contents are lost, and all launches have ended.
+  absl::Status Reserve(int64_t bytes);
+  // The same for what a step needs beyond what was reserved, a little. Whether
+  // it had to; CHECKs that there is room. On a device that has failed it may
+  // stay as it is: launches do nothing there.
   bool Grow(int64_t bytes);
   template <class T>
   T* data() const {

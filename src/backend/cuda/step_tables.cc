@@ -62,6 +62,12 @@ Launches LaunchesOf(const AttentionLayer& layer) {
   return out;
 }
 
+// Of a launch whose kernels are those for its heads, whether they run or not.
+BalancedPlanOptions PlanOptionsOf(const AttentionLaunch& launch,
+                                  int32_t workers) {
+  return {.workers = workers, .tile_queries = launch.prefill.max_queries};
+}
+
 // [KV head of the projection]; of those that the variant does not run,
 // nothing is written.
 std::vector<KvWriteHead> WriteHeads(const AttentionLayer& layer,
@@ -222,10 +228,7 @@ class TableMaker {
   void AddPlan(const LayerHeads& cut, AttentionLaunch* launch) {
     const std::vector<StepSequence>& sequences =
         by_variant_[static_cast<size_t>(launch->variant)];
-    PlanBalanced(
-        cut, sequences,
-        {.workers = workers_, .tile_queries = launch->prefill.max_queries},
-        &plan_);
+    PlanBalanced(cut, sequences, PlanOptionsOf(*launch, workers_), &plan_);
     if (plan_.decode.empty()) launch->decode.kernel = nullptr;
     if (plan_.tiles.empty()) launch->prefill.kernel = nullptr;
     launch->tiles = static_cast<int32_t>(plan_.tiles.size());
@@ -257,6 +260,21 @@ absl::Status CheckHeads(int head_dim, KvDtype dtype) {
   return absl::InvalidArgumentError(absl::StrCat(
       "there are no CUDA kernels for heads of ", head_dim, " elements in ",
       std::string(KvDtypeName(dtype)), "; serve the model with --device cpu"));
+}
+
+BalancedPlanBounds BoundStepTables(const StepLimits& limits, int32_t workers) {
+  BalancedPlanBounds most;
+  for (const AttentionLayer& layer : limits.layers) {
+    const Launches launches = LaunchesOf(layer);
+    for (size_t i = 0; i < launches.cut.size(); ++i) {
+      const BalancedPlanBounds bounds =
+          BoundPlans(launches.cut[i], limits.rows, limits.context,
+                     PlanOptionsOf(launches.launches[i], workers));
+      most.partials = std::max(most.partials, bounds.partials);
+      most.merges = std::max(most.merges, bounds.merges);
+    }
+  }
+  return most;
 }
 
 void MakeStepTables(const StepInputs& inputs, int32_t workers,

@@ -72,6 +72,9 @@ struct StepTables {
   int64_t num_counters = 0;
 };
 
+// What the attention of no step within `limits` exceeds, on so many workers.
+BalancedPlanBounds BoundStepTables(const StepLimits& limits, int32_t workers);
+
 // Whether the kernels know heads of that kind: OK, or InvalidArgument that
 // names it.
 absl::Status CheckHeads(int head_dim, KvDtype dtype);

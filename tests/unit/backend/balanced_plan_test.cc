@@ -167,6 +167,18 @@ std::vector<int64_t> Costs(const BalancedPlan& plan,
   return costs;
 }
 
+// The bounds of the least limits that the batch is within.
+BalancedPlanBounds BoundsFor(const Batch& batch,
+                             const BalancedPlanOptions& options) {
+  int64_t rows = 0;
+  int64_t context = 0;
+  for (const StepSequence& sequence : batch.sequences) {
+    rows += sequence.num_rows;
+    context = std::max<int64_t>(context, sequence.past + sequence.num_rows);
+  }
+  return BoundPlans(batch.heads, rows, context, options);
+}
+
 TEST(BalancedPlanTest, RandomBatchesAreCoveredAndBalanced) {
   std::mt19937 random(1);
   BalancedPlan plan;
@@ -177,6 +189,10 @@ TEST(BalancedPlanTest, RandomBatchesAreCoveredAndBalanced) {
     PlanBalanced(batch.heads, batch.sequences, options, &plan);
     ASSERT_NO_FATAL_FAILURE(ExpectCovered(batch, plan)) << "round " << round;
     ASSERT_NO_FATAL_FAILURE(ExpectPartialsDistinct(batch, plan))
+        << "round " << round;
+    const BalancedPlanBounds bounds = BoundsFor(batch, options);
+    ASSERT_LE(plan.num_partials, bounds.partials) << "round " << round;
+    ASSERT_LE(static_cast<int64_t>(plan.merges.size()), bounds.merges)
         << "round " << round;
     ASSERT_EQ(plan.worker_begin.size(),
               static_cast<size_t>(options.workers) + 1);
@@ -221,6 +237,24 @@ TEST(BalancedPlanTest, FewTilesOfALongPromptAreSplit) {
   EXPECT_TRUE(plan.decode.empty());
   EXPECT_EQ(plan.merges.size(), 1u);
   EXPECT_GT(plan.tiles.size(), 10u);
+}
+
+// What is reserved is of use: a few times what a batch needs that is cut as
+// often as can be, and no more for a longer context.
+TEST(BalancedPlanTest, BoundsAreNear) {
+  const BalancedPlanOptions options{.workers = 264};
+  BalancedPlan plan;
+  const Batch batch{Heads({4, 4, 4, 4, 4, 4, 4, 4}),
+                    Sequences({{30000, 1024}, {60000, 1}, {60000, 1}})};
+  PlanBalanced(batch.heads, batch.sequences, options, &plan);
+  EXPECT_GT(plan.num_partials, 10000);
+  const BalancedPlanBounds bounds = BoundsFor(batch, options);
+  EXPECT_LT(bounds.partials, 4 * plan.num_partials);
+  EXPECT_LT(bounds.merges, 4 * static_cast<int64_t>(plan.merges.size()));
+  EXPECT_EQ(BoundPlans(batch.heads, 1026, 1 << 20, options).partials,
+            bounds.partials);
+  // Short ones are hardly cut.
+  EXPECT_LE(BoundPlans(Heads({3}), 2, 100, options).partials, 2 * 3 * 3);
 }
 
 TEST(BalancedPlanTest, ReusesItsMemoryAndIsDeterministic) {

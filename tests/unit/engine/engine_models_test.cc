@@ -71,6 +71,36 @@ TEST_F(EngineModelsTest, AModelThatDoesNotFitChangesNothing) {
   EXPECT_EQ(running->heard().ending().cause, EndCause::kLength);
 }
 
+// Submitted before the other came, and looked at behind it.
+TEST_F(EngineModelsTest, WhatNoLongerFitsIsToldSo) {
+  const auto waiting = Submit(Ask(0, 600));
+  ASSERT_TRUE(engine_
+                  ->AddModel(Load({.path = MailroomPath(),
+                                   .quota = {.floor_bytes = 6 * kSlab}}))
+                  .ok());
+  while (!waiting->ended()) engine_->StepOnce();
+  const Ending ending = waiting->heard().ending();
+  EXPECT_EQ(ending.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(ending.status.message()), HasSubstr("send it again"));
+}
+
+// For the sanitizer of threads.
+TEST_F(EngineModelsTest, AModelMayGoWhileTheEngineStops) {
+  for (int cycle = 0; cycle < 10; ++cycle) {
+    engine_ = MakeEngine({{.path = MailroomPath()}}, kOptions, &clock_);
+    engine_->Start();
+    const auto running = Submit(Ask(0, 1000));
+    running->AwaitTokens(1);
+    std::thread unloads([&] {
+      EXPECT_EQ(engine_->RemoveModel(0, absl::InfinitePast()).status().code(),
+                absl::StatusCode::kOk);
+    });
+    engine_->Stop();
+    unloads.join();
+    EXPECT_TRUE(running->ended());
+  }
+}
+
 TEST_F(EngineModelsTest, AModelIsRemovedWhenItsRequestsHaveEnded) {
   ASSERT_EQ(engine_->AddModel(Load()).value(), 1);
   engine_->Start();

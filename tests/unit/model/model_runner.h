@@ -25,6 +25,10 @@ class ModelRunner {
   ModelRunner(Backend* backend, const ModelRunnerOptions& options);
 
   const Model& model() const { return *model_; }
+  // See Model::ReserveSteps; all heads.
+  absl::Status ReserveSteps(int32_t max_context) {
+    return model_->ReserveSteps(*model_->whole(), max_context);
+  }
   // Gives sequences a variant to name; 0 is the model itself. Aborts when it
   // cannot be made.
   size_t AddVariant(const VariantOptions& options);
