@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # With a GPU that its driver knows, and a toolkit to compile for it: CUDA, for that
-# GPU alone. `--device cpu` still serves on the CPU.
+# GPU alone, which is experimental. `--device cpu` still serves on the CPU.
 preset=release
 options=()
 PATH=$PATH:/usr/local/cuda/bin
@@ -17,6 +17,8 @@ if nvidia-smi -L >/dev/null 2>&1; then
   if command -v nvcc >/dev/null; then
     preset=cuda
     options=(-DCMAKE_CUDA_ARCHITECTURES=native)
+    echo "There is a GPU: building for it, too. Serving on one is experimental;" \
+      "--device cpu serves on the CPU." >&2
   else
     echo "There is a GPU, but no CUDA toolkit (nvcc): building for the CPU." >&2
   fi

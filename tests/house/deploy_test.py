@@ -56,11 +56,23 @@ def dashboard_queries():
             for target in panel.get("targets", ())]
 
 
-def rules():
-    return [rule for name in ("headcount_recording", "headcount_alerts")
+def groups():
+    return [group for name in ("headcount_recording", "headcount_alerts")
             for group in yaml.safe_load(
-                read(f"deploy/prometheus/{name}.yml"))["groups"]
-            for rule in group["rules"]]
+                read(f"deploy/prometheus/{name}.yml"))["groups"]]
+
+
+def rules():
+    return [rule for group in groups() for rule in group["rules"]]
+
+
+def manifests(folder):
+    """{kind: object} of what the kustomization of a folder lists."""
+    folder = f"deploy/kubernetes/{folder}/"
+    return {item["kind"]: item
+            for name in yaml.safe_load(
+                read(folder + "kustomization.yaml"))["resources"]
+            for item in yaml.safe_load_all(read(folder + name))}
 
 
 class Prometheus(unittest.TestCase):
@@ -141,12 +153,7 @@ class Dashboard(unittest.TestCase):
 class Manifests(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        base = "deploy/kubernetes/base/"
-        cls.kustomization = yaml.safe_load(read(base + "kustomization.yaml"))
-        cls.objects = {}
-        for name in cls.kustomization["resources"]:
-            for item in yaml.safe_load_all(read(base + name)):
-                cls.objects[item["kind"]] = item
+        cls.objects = manifests("base")
         cls.pod = cls.objects["Deployment"]["spec"]["template"]
         cls.container = cls.pod["spec"]["containers"][0]
 
@@ -160,11 +167,15 @@ class Manifests(unittest.TestCase):
 
     def test_selectors_find_the_pod(self):
         labels = self.pod["metadata"]["labels"]
+        specs = {kind: item["spec"] for kind, item in self.objects.items()}
+        spread, = self.pod["spec"]["topologySpreadConstraints"]
         for selector in (
-                self.objects["Deployment"]["spec"]["selector"]["matchLabels"],
-                self.objects["Service"]["spec"]["selector"],
-                self.objects["PodDisruptionBudget"]["spec"]["selector"]
-                ["matchLabels"]):
+                specs["Deployment"]["selector"]["matchLabels"],
+                specs["Service"]["selector"],
+                specs["PodDisruptionBudget"]["selector"]["matchLabels"],
+                specs["NetworkPolicy"]["podSelector"]["matchLabels"],
+                spread["labelSelector"]["matchLabels"]):
+            self.assertTrue(selector)
             self.assertEqual(selector.items() & labels.items(),
                              selector.items())
 
@@ -183,6 +194,37 @@ class Manifests(unittest.TestCase):
         annotations = self.pod["metadata"]["annotations"]
         self.assertEqual(annotations["prometheus.io/port"],
                          str(ports["metrics"]))
+
+    def test_each_port_is_open_to_somebody_and_none_to_everybody(self):
+        policy = self.objects["NetworkPolicy"]["spec"]
+        self.assertEqual(policy["policyTypes"], ["Ingress"])
+        opened = [port["port"] for rule in policy["ingress"]
+                  for port in rule["ports"]]
+        self.assertEqual(sorted(opened), sorted(
+            port["name"] for port in self.container["ports"]))
+        for rule in policy["ingress"]:
+            self.assertTrue(rule["from"], "without it, anybody may connect")
+            self.assertNotIn({"namespaceSelector": {}}, rule["from"])
+
+    def test_the_server_has_the_threads_that_the_pod_asked_for(self):
+        server = yaml.safe_load(read("deploy/kubernetes/base/server.yaml"))
+        self.assertEqual(str(server["threads"]),
+                         self.container["resources"]["requests"]["cpu"])
+
+    def test_documents_build_the_images_that_are_deployed(self):
+        tags = set(re.findall(
+            r"\bheadcount:dev[\w-]*",
+            read("docker/Dockerfile") + read("docker/compose.yaml")))
+        self.assertEqual(tags, {"headcount:dev", "headcount:dev-cuda"})
+        for path in ("README.md", "docs/deployment.md"):
+            built = re.findall(r"docker build [^`\n]*-t (\S+)", read(path))
+            self.assertTrue(built, path)
+            self.assertLessEqual(set(built), tags, path)
+        for folder, tag in (("base", "dev"), ("gpu", "dev-cuda")):
+            image, = yaml.safe_load(read(
+                f"deploy/kubernetes/{folder}/kustomization.yaml"))["images"]
+            self.assertIn(f"{image['name']}:{image['newTag']}", tags)
+            self.assertEqual(image["newTag"], tag)
 
     def test_the_pod_outlives_the_drain(self):
         server = yaml.safe_load(read("deploy/kubernetes/base/server.yaml"))
@@ -224,6 +266,56 @@ class Manifests(unittest.TestCase):
         for key in ("listen", "metrics_listen", "drain", "models"):
             self.assertEqual(server[key], yaml.safe_load(
                 read("deploy/kubernetes/base/server.yaml"))[key])
+
+    def test_the_operator_scrapes_the_pods_under_the_name_alerts_ask_for(self):
+        monitor = manifests("monitoring")["PodMonitor"]["spec"]
+        labels = self.pod["metadata"]["labels"]
+        selector = monitor["selector"]["matchLabels"]
+        self.assertTrue(selector)
+        self.assertLessEqual(selector.items(), labels.items())
+        endpoint, = monitor["podMetricsEndpoints"]
+        self.assertEqual(endpoint["port"], "metrics")
+        self.assertIn("metrics",
+                      [port["name"] for port in self.container["ports"]])
+        self.assertEqual(
+            endpoint["path"],
+            self.pod["metadata"]["annotations"]["prometheus.io/path"])
+        asked = {job for rule in rules()
+                 for job in re.findall(r'job="(\w+)"', rule["expr"])}
+        self.assertEqual(asked, {labels[monitor["jobLabel"]]})
+        scraped = yaml.safe_load(read("deploy/prometheus/prometheus.yml"))
+        self.assertLessEqual(asked, {
+            config["job_name"] for config in scraped["scrape_configs"]})
+
+    def test_the_operator_has_the_rules_of_prometheus(self):
+        self.assertEqual(
+            manifests("monitoring")["PrometheusRule"]["spec"]["groups"],
+            groups(), "rules.yaml says how it is made anew")
+
+    def test_the_monitoring_renders(self):
+        if not KUBECTL:
+            self.skipTest("kubectl is not installed")
+        done = subprocess.run(
+            [KUBECTL, "kustomize", f"{ROOT}/deploy/kubernetes/monitoring"],
+            capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual({item["kind"]: item for item
+                          in yaml.safe_load_all(done.stdout)},
+                         manifests("monitoring"))
+
+    def test_what_git_ignores_is_not_sent_to_the_builder(self):
+        ignored = [line.strip("/") for line in read(".gitignore").split()
+                   if "*" not in line]
+        self.assertIn("models/smollm2-135m", ignored)
+        lines = [line for line in read(".dockerignore").splitlines()
+                 if not line.startswith("#")]
+        self.assertEqual(lines[0], "*")
+        for line in lines[1:]:
+            self.assertTrue(os.path.exists(f"{ROOT}/{line.lstrip('!')}"), line)
+            for path in ignored:
+                self.assertFalse(f"{path}/".startswith(f"{line[1:]}/"), path)
+        self.assertEqual(glob.glob(f"{ROOT}/docker/*ignore"), [],
+                         "it would stand in for .dockerignore")
 
     def test_images_of_all_devices_run_the_same(self):
         stages = re.split(r"^FROM ", read("docker/Dockerfile"), flags=re.M)

@@ -68,7 +68,8 @@ class ServeScript(unittest.TestCase):
     def test_with_a_gpu_and_a_toolkit_it_builds_for_that_gpu(self):
         self.write("bin/nvidia-smi", "#!/bin/bash\n")
         self.write("bin/nvcc", "#!/bin/bash\n")
-        calls, out, _ = self.serve()
+        calls, out, err = self.serve()
+        self.assertIn("experimental", err)
         self.assertIn("--preset cuda", calls)
         self.assertIn("-DCMAKE_CUDA_ARCHITECTURES=native", calls)
         self.assertIn("/build/cuda/cli/headcount serve", out)
