@@ -59,23 +59,35 @@ ClassRecall WorstRecall(const std::vector<Outcome>& dense,
   return worst;
 }
 
-void CompareLabels(const std::vector<Outcome>& dense,
-                   const std::vector<Outcome>& pruned, Comparison* result) {
+bool AreLabels(const std::vector<Outcome>& outcomes) {
+  return std::none_of(
+      outcomes.begin(), outcomes.end(),
+      [](const Outcome& outcome) { return outcome.label.empty(); });
+}
+
+double AgreementOf(const std::vector<Outcome>& dense,
+                   const std::vector<Outcome>& pruned) {
   int64_t agreed = 0;
+  for (size_t i = 0; i < dense.size(); ++i) {
+    agreed += dense[i].label == pruned[i].label ? 1 : 0;
+  }
+  return static_cast<double>(agreed) / static_cast<double>(dense.size());
+}
+
+void CompareTruth(const std::vector<Outcome>& dense,
+                  const std::vector<Outcome>& pruned, Comparison* result) {
   double dense_right = 0;
   double pruned_right = 0;
   result->counts.n = result->n;
   for (size_t i = 0; i < dense.size(); ++i) {
     result->counts.lost += dense[i].right && !pruned[i].right ? 1 : 0;
     result->counts.gained += !dense[i].right && pruned[i].right ? 1 : 0;
-    agreed += dense[i].label == pruned[i].label ? 1 : 0;
     dense_right += dense[i].right ? 1 : 0;
     pruned_right += pruned[i].right ? 1 : 0;
   }
   const auto n = static_cast<double>(result->n);
   result->dense = dense_right / n;
   result->pruned = pruned_right / n;
-  result->agreement = static_cast<double>(agreed) / n;
   result->mcnemar = McNemarExact(result->counts);
   result->loss_bounds = TangoBounds(result->counts, kOneSided95);
 }
@@ -118,8 +130,11 @@ Comparison Compare(const std::vector<Outcome>& dense,
   result.kl_mean = MeanOf(kls);
   result.kl95 = BootstrapMean(kls, seed);
   result.kl_p95 = QuantileOf(kls, 0.95);
+  result.has_agreement =
+      metric == Metric::kAccuracy || (AreLabels(dense) && AreLabels(pruned));
+  if (result.has_agreement) result.agreement = AgreementOf(dense, pruned);
   if (metric == Metric::kAccuracy) {
-    CompareLabels(dense, pruned, &result);
+    CompareTruth(dense, pruned, &result);
     result.worst = WorstRecall(dense, pruned, truth);
   } else {
     result.loss_bounds = NormalBounds(losses, kOneSided95);

@@ -213,35 +213,6 @@ TEST_F(PruneTest, AModelWithASlashIsAPath) {
       << "the server of --address is not meant";
 }
 
-TEST_F(PruneTest, VerifyGatesOnItsThresholds) {
-  const auto verify = [this](std::vector<std::string> args) {
-    recorder_ = std::make_unique<Recorder>();
-    args.insert(args.begin(), "verify");
-    args.insert(args.end(), {"--against", "mail", "--data", Path("mails.jsonl"),
-                             "--address", server_.address});
-    return recorder_->Run(args);
-  };
-  // 90 answers that never differ: at most 2.92 points.
-  EXPECT_EQ(verify({"half", "--max-loss", "3pt", "--max-kv-bytes", "50%",
-                    "--min-agreement", "100%"}),
-            0)
-      << err();
-  EXPECT_THAT(out(), HasSubstr("50.0 %"));
-  EXPECT_THAT(server_.salts, SizeIs(180)) << "no text is in a prefix cache";
-  EXPECT_EQ(verify({"half", "--max-loss", "1pt"}), 1);
-  EXPECT_THAT(err(), HasSubstr("not enough data to claim this"));
-  EXPECT_EQ(verify({"half", "--max-loss", "3pt", "--max-kv-bytes", "40%"}), 1);
-  EXPECT_THAT(err(), HasSubstr("--max-kv-bytes"));
-  EXPECT_EQ(verify({"worse", "--max-loss", "3pt", "--min-agreement", "90%",
-                    "--max-kl", "0.01", "--output", "json"}),
-            1);
-  const Json json = ParseOutput(out());
-  EXPECT_EQ(json["passed"], false);
-  EXPECT_THAT(json["failures"], SizeIs(3));
-  // 0.75 ln 3 - 0.25 ln 3 for the half that differs.
-  EXPECT_NEAR(json["quality"]["kl_mean"].get<double>(), 0.5 * 0.549306, 1e-4);
-}
-
 TEST(ReadPruneDataTest, SplitsByHashAlwaysAlike) {
   const PruneFiles files{
       .data = HEADCOUNT_SOURCE_DIR "/tests/data/spam/test.jsonl.gz",

@@ -54,6 +54,17 @@ TEST(Compare, CountsPairs) {
   EXPECT_GE(c.loss95.high, 0.02);
 }
 
+TEST(Compare, CountsLabelsThatAgreeWithoutATruth) {
+  const Labelled labelled = MakeLabelled(200, 6, 2);
+  const Comparison c =
+      Compare(labelled.dense, labelled.pruned, {}, Metric::kKl, 1);
+  EXPECT_TRUE(c.has_agreement);
+  EXPECT_DOUBLE_EQ(c.agreement, 192.0 / 200);
+  const std::vector<Outcome> unlabelled(200);
+  EXPECT_FALSE(
+      Compare(unlabelled, unlabelled, {}, Metric::kKl, 1).has_agreement);
+}
+
 TEST(Compare, FindsTheClassThatSuffers) {
   Labelled labelled = MakeLabelled(100, 0, 0);
   for (const size_t i : {1, 3, 5}) labelled.pruned[i].right = false;
