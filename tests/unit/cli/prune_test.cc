@@ -307,6 +307,23 @@ TEST(ScoreJournalTest, RefusesAFileThatIsNone) {
               HasSubstr("is no journal of scores"));
 }
 
+TEST(ScoreJournalTest, KeepsAFileThatIsNoneAndHasNoLineFeed) {
+  const std::string path = testing::TempDir() + "/no_line_feed.journal";
+  const auto read = [&path] {
+    std::stringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  };
+  std::ofstream(path) << R"({"a":1})";
+  EXPECT_THAT(std::string(ScoreJournal::Open(path, "run").status().message()),
+              HasSubstr("is no journal of scores"));
+  EXPECT_EQ(read(), R"({"a":1})");
+  // A first line of its own that was cut off is written again.
+  std::ofstream(path) << R"({"format":"head)";
+  EXPECT_TRUE(ScoreJournal::Open(path, "run").ok());
+  EXPECT_EQ(read(), "{\"format\":\"headcount-scores/1\",\"run\":\"run\"}\n");
+}
+
 TEST(GatesOfTest, LeavesWholeLayersOut) {
   PrunableModel model(2);
   model[0] = {.query_heads = 4, .kv_heads = 2, .groups = {}};
