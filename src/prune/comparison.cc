@@ -12,6 +12,10 @@
 namespace headcount {
 namespace {
 
+// A loss this close under a limit is at it: 1.1 points and the mean of losses
+// are rounded.
+constexpr double kLeastRoom = 1e-9;
+
 double LossOf(const Outcome& dense, const Outcome& pruned, Metric metric) {
   switch (metric) {
     case Metric::kAccuracy:
@@ -107,6 +111,12 @@ int64_t ExamplesNeeded(const Comparison& comparison, double margin) {
   return ExamplesToBound(error * error * n, margin);
 }
 
+// "about 542 examples".
+std::string InWords(int64_t examples) {
+  if (examples == kNoExamplesDo) return "no number of examples";
+  return absl::StrCat("about ", FormatCount(examples), " examples");
+}
+
 }  // namespace
 
 Comparison Compare(const std::vector<Outcome>& dense,
@@ -171,15 +181,14 @@ std::string Claim(const Comparison& comparison, double margin) {
                                   ": not enough data to claim this (", measured,
                                   ", it may be up to ", most, "). ");
   if (comparison.loss <= 0) {
-    absl::StrAppend(&text,
-                    "If answers go on to differ as often as here, about ",
-                    FormatCount(ExamplesNeeded(comparison, margin)),
-                    " examples can bound a loss of nothing.");
-  } else if (comparison.loss < margin) {
-    const double room = margin - comparison.loss;
-    absl::StrAppend(&text, "If the loss stays as measured, about ",
-                    FormatCount(ExamplesNeeded(comparison, room)),
-                    " examples can show it.");
+    absl::StrAppend(&text, "If answers go on to differ as often as here, ",
+                    InWords(ExamplesNeeded(comparison, margin)),
+                    " can bound a loss of nothing.");
+  } else if (margin - comparison.loss >= kLeastRoom) {
+    absl::StrAppend(
+        &text, "If the loss stays as measured, ",
+        InWords(ExamplesNeeded(comparison, margin - comparison.loss)),
+        " can show it.");
   } else {
     text += "What was measured is over the limit already.";
   }

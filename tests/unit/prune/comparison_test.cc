@@ -8,6 +8,7 @@
 namespace headcount {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -108,6 +109,18 @@ TEST(Claim, SaysWhenThereIsNotEnoughData) {
               HasSubstr("over the limit already"));
   EXPECT_THAT(Claim(CompareLabelled(400, 60, 0), 0.01),
               HasSubstr("more than 1.00 points"));
+}
+
+// 1.1 / 100 is a bit more than 11 / 1,000: no room that examples could fill.
+TEST(Claim, TakesALossAtTheLimitForOneOverIt) {
+  const Comparison c = CompareLabelled(1'000, 11, 0);
+  const double margin = 1.1 / 100;
+  ASSERT_LT(c.loss, margin);
+  ASSERT_EQ(Judge(c, margin), Verdict::kNotEnoughData);
+  EXPECT_THAT(Claim(c, margin), AllOf(HasSubstr("over the limit already"),
+                                      Not(HasSubstr("about"))));
+  EXPECT_THAT(Claim(CompareLabelled(1'000, 1, 1), 1e-12),
+              HasSubstr("no number of examples can bound"));
 }
 
 TEST(ChooseOnPath, StopsAtTheFirstThatDoesNotHold) {
