@@ -89,8 +89,9 @@ absl::Status ScoreJournal::Read(const std::string& path,
     if ((*head)["run"] != run) {
       return absl::FailedPreconditionError(absl::StrCat(
           path,
-          ": belongs to a run with another model, other data or another seed; "
-          "delete it, or name another file with --journal"));
+          ": belongs to a run with another model, other data or another seed, "
+          "or with other --weights or none; delete it, or name another file "
+          "with --journal"));
     }
   }
   std::error_code error;

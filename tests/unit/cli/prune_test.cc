@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "cli/prune_data.h"
 #include "cli/prune_flags.h"
+#include "cli/prune_task.h"
 #include "cli/rpc_gate_scorer.h"
 #include "cli/score_journal.h"
 #include "fake_calibration.h"
@@ -275,6 +277,33 @@ TEST(PutIntoFrameTest, SaysWhatItNeeds) {
   EXPECT_THAT(message({.text = "{input}", .weights = weights}),
               HasSubstr("classify.template"));
   EXPECT_TRUE(PutIntoFrame({}, &texts).ok());
+}
+
+TEST(RunHashTest, TellsApartWhatScoresDependOn) {
+  v1::Model model;
+  model.add_labels("spam");
+  model.add_labels("ham");
+  v1::KvHead* head = model.add_layers()->add_kv_heads();
+  head->set_dtype("f16");
+  std::set<std::string> hashes;
+  const auto keep = [&](const std::string& sha256) {
+    hashes.insert(RunHash(model, {}, {}, sha256).value());
+    return hashes.size();
+  };
+  EXPECT_EQ(keep(""), 1);
+  EXPECT_EQ(keep(""), 1);
+  EXPECT_EQ(keep("a0"), 2);
+  EXPECT_EQ(keep("a1"), 3);
+  head->set_dtype("int8");
+  EXPECT_EQ(keep(""), 4);
+  head->set_window(256);
+  EXPECT_EQ(keep(""), 5);
+  head->set_sink(64);
+  EXPECT_EQ(keep(""), 6);
+  model.set_labels(1, "not spam");
+  EXPECT_EQ(keep(""), 7);
+  model.mutable_labels()->SwapElements(0, 1);
+  EXPECT_EQ(keep(""), 8);
 }
 
 TEST(ScoreJournalTest, DropsALineThatWasCutOff) {
