@@ -124,7 +124,8 @@ absl::Status PruneRun::CheckInside() {
 }
 
 absl::Status PruneRun::Search() {
-  const absl::StatusOr<std::string> run = RunHash(model_, task_, splits_);
+  const absl::StatusOr<std::string> run =
+      RunHash(model_, task_, splits_, Sha256());
   if (!run.ok()) return run.status();
   const std::string path = options_.journal.empty()
                                ? Beside(options_.out, ".journal")

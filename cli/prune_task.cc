@@ -65,13 +65,22 @@ absl::StatusOr<PruneTask> MakeTask(const PruneOptions& options,
 
 absl::StatusOr<std::string> RunHash(const v1::Model& model,
                                     const PruneTask& task,
-                                    const std::vector<ReportSplit>& splits) {
+                                    const std::vector<ReportSplit>& splits,
+                                    const std::string& sha256) {
   std::string text = absl::StrCat(
       model.name(), " ", model.architecture(), " ", model.vocab_size(), " ",
       model.weight_bytes(), " ", model.kv_dtype(), " ", model.precision(), " ",
-      task.unit == UnitKind::kGroup ? "group" : "head", "\n");
+      task.unit == UnitKind::kGroup ? "group" : "head", " ", sha256, "\n");
+  for (const std::string& label : model.labels()) {
+    // With its length: a label may hold any character.
+    absl::StrAppend(&text, label.size(), " ", label, "\n");
+  }
   for (const v1::LayerHeads& layer : model.layers()) {
     absl::StrAppend(&text, absl::StrJoin(layer.query_heads(), ","), "\n");
+    for (const v1::KvHead& head : layer.kv_heads()) {
+      absl::StrAppend(&text, head.index(), " ", head.dtype(), " ",
+                      head.window(), " ", head.sink(), "\n");
+    }
   }
   for (const ReportSplit& split : splits) {
     absl::StrAppend(&text, split.sha256, "\n");

@@ -28,9 +28,13 @@ absl::StatusOr<PruneTask> MakeTask(const PruneOptions& options,
 
 absl::StatusOr<std::vector<ReportSplit>> DescribeSplits(const PruneData& data);
 
-// All that scores depend on but the settings, as the journal compares it.
+// What scores depend on but the settings, as the journal compares it. `sha256`:
+// of the weights; empty if they are not on this machine. Not covered, since the
+// server does not tell it: the template that texts to classify are put into, a
+// repair that is served and, without `sha256`, other weights of the same size.
 absl::StatusOr<std::string> RunHash(const v1::Model& model,
                                     const PruneTask& task,
-                                    const std::vector<ReportSplit>& splits);
+                                    const std::vector<ReportSplit>& splits,
+                                    const std::string& sha256);
 
 }  // namespace headcount

@@ -139,12 +139,12 @@ Json ComparisonJson(const Comparison& c) {
     json["lost"] = c.counts.lost;
     json["gained"] = c.counts.gained;
     json["mcnemar_p"] = c.mcnemar;
-    json["agreement"] = c.agreement;
     json["worst_class"] = {{"label", c.worst.label},
                            {"dense_recall", c.worst.dense},
                            {"pruned_recall", c.worst.pruned},
                            {"n", c.worst.n}};
   }
+  if (c.has_agreement) json["agreement"] = c.agreement;
   if (!c.has_kl) return json;
   json["kl_mean"] = c.kl_mean;
   json["kl_ci95"] = {c.kl95.low, c.kl95.high};

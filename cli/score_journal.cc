@@ -34,6 +34,10 @@ std::string Line(const Json& json) {
   return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
+std::string FirstLine(const std::string& run) {
+  return Line({{"format", kFormat}, {"run", run}});
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ScoreJournal>> ScoreJournal::Open(
@@ -51,18 +55,24 @@ absl::StatusOr<std::unique_ptr<ScoreJournal>> ScoreJournal::Open(
   }
   std::error_code error;
   if (std::filesystem::file_size(path, error) == 0 && !error) {
-    journal->file_ << Line({{"format", kFormat}, {"run", run}}) << std::flush;
+    journal->file_ << FirstLine(run) << std::flush;
   }
   return journal;
 }
 
 absl::Status ScoreJournal::Read(const std::string& path,
                                 const std::string& run) {
+  const absl::Status foreign = absl::FailedPreconditionError(absl::StrCat(
+      path, ": is no journal of scores; name another file with --journal"));
   std::ifstream file(path, std::ios::binary);
   std::string line;
   uintmax_t whole = 0;  // bytes of lines that ended
   for (int number = 1; std::getline(file, line); ++number) {
-    if (file.eof()) break;  // cut off: no line feed
+    if (file.eof()) {  // cut off: no line feed
+      // What is cut off is dropped, so it has to be ours.
+      if (number == 1 && !FirstLine(run).starts_with(line)) return foreign;
+      break;
+    }
     const std::string where = absl::StrCat(path, ":", number);
     whole += line.size() + 1;
     if (number > 1) {
@@ -74,14 +84,14 @@ absl::Status ScoreJournal::Read(const std::string& path,
     const absl::StatusOr<nlohmann::json> head = ParseJson(line, where);
     if (!head.ok() || !head->is_object() || !head->contains("format") ||
         (*head)["format"] != kFormat || !head->contains("run")) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          path, ": is no journal of scores; name another file with --journal"));
+      return foreign;
     }
     if ((*head)["run"] != run) {
       return absl::FailedPreconditionError(absl::StrCat(
           path,
-          ": belongs to a run with another model, other data or another seed; "
-          "delete it, or name another file with --journal"));
+          ": belongs to a run with another model, other data or another seed, "
+          "or with other --weights or none; delete it, or name another file "
+          "with --journal"));
     }
   }
   std::error_code error;

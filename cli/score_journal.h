@@ -25,9 +25,10 @@ struct ExampleScores {
 class ScoreJournal {
  public:
   // Reads what `path` holds, which may be nothing yet. `run` identifies
-  // everything that scores depend on but the settings: a journal of another run
-  // is FailedPrecondition. A last line that was cut off is dropped. An empty
-  // path: nothing is kept.
+  // what scores depend on but the settings, as far as it is known (RunHash): a
+  // journal of another run is FailedPrecondition, and so is a file that is no
+  // journal; both stay as they are. A last line that was cut off is dropped. An
+  // empty path: nothing is kept.
   static absl::StatusOr<std::unique_ptr<ScoreJournal>> Open(
       const std::string& path, const std::string& run);
 

@@ -157,6 +157,22 @@ absl::StatusOr<Metric> MetricOfExamples(
       " a \"target\": give all the same"));
 }
 
+// What two served models say of a target is how likely it is, nothing else.
+absl::Status CheckFlags(const VerifyOptions& options, Metric metric) {
+  if (metric != Metric::kLogprob) return absl::OkStatus();
+  if (options.min_agreement) {
+    return absl::InvalidArgumentError(
+        "--min-agreement: of examples with a \"target\" no labels are "
+        "compared; use --max-loss, such as 0.05nats");
+  }
+  if (options.max_kl > 0) {
+    return absl::InvalidArgumentError(
+        "--max-kl: of examples with a \"target\" only its likelihood is "
+        "compared; use --max-loss, such as 0.05nats");
+  }
+  return absl::OkStatus();
+}
+
 double KvShare(const Verification& v) {
   return v.dense.kv_bytes_per_token() > 0
              ? static_cast<double>(v.pruned.kv_bytes_per_token()) /
@@ -209,9 +225,11 @@ std::string RenderVerification(const Verification& v) {
                       " (95 %: ", FormatLoss(q.metric, -q.loss95.high), " to ",
                       FormatLoss(q.metric, -q.loss95.low), ")")});
   }
-  if (q.metric != Metric::kLogprob) {
+  if (q.has_agreement) {
     table.AddRow(
         {"same label", "", "", absl::StrFormat("%.2f %%", 100 * q.agreement)});
+  }
+  if (q.has_kl) {
     table.AddRow({"KL of labels, nats", "", "",
                   absl::StrFormat("%.4f (95 %%: %.4f to %.4f)", q.kl_mean,
                                   q.kl95.low, q.kl95.high)});
@@ -259,6 +277,9 @@ absl::Status VerifyModel(const VerifyOptions& options, Console& console) {
   if (!texts.ok()) return texts.status();
   const absl::StatusOr<Metric> metric = MetricOfExamples(*texts);
   if (!metric.ok()) return metric.status();
+  if (absl::Status status = CheckFlags(options, *metric); !status.ok()) {
+    return status;
+  }
   const absl::StatusOr<double> margin = ParseLoss(options.max_loss, *metric);
   if (!margin.ok()) return margin.status();
   absl::StatusOr<v1::Model> dense =
@@ -284,6 +305,7 @@ absl::Status VerifyModel(const VerifyOptions& options, Console& console) {
   for (const LabelledText& text : *texts) truth.push_back(text.label);
   v.quality = Compare(v.answers.dense.outcomes, v.answers.pruned.outcomes,
                       truth, *metric, options.seed);
+  v.quality.has_kl = *metric != Metric::kLogprob;
   CheckThresholds(options, &v);
   if (options.output == OutputFormat::kJson) {
     PrintJson(console, VerificationJson(v));

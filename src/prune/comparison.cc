@@ -12,6 +12,10 @@
 namespace headcount {
 namespace {
 
+// A loss this close under a limit is at it: 1.1 points and the mean of losses
+// are rounded.
+constexpr double kLeastRoom = 1e-9;
+
 double LossOf(const Outcome& dense, const Outcome& pruned, Metric metric) {
   switch (metric) {
     case Metric::kAccuracy:
@@ -59,23 +63,35 @@ ClassRecall WorstRecall(const std::vector<Outcome>& dense,
   return worst;
 }
 
-void CompareLabels(const std::vector<Outcome>& dense,
-                   const std::vector<Outcome>& pruned, Comparison* result) {
+bool AreLabels(const std::vector<Outcome>& outcomes) {
+  return std::none_of(
+      outcomes.begin(), outcomes.end(),
+      [](const Outcome& outcome) { return outcome.label.empty(); });
+}
+
+double AgreementOf(const std::vector<Outcome>& dense,
+                   const std::vector<Outcome>& pruned) {
   int64_t agreed = 0;
+  for (size_t i = 0; i < dense.size(); ++i) {
+    agreed += dense[i].label == pruned[i].label ? 1 : 0;
+  }
+  return static_cast<double>(agreed) / static_cast<double>(dense.size());
+}
+
+void CompareTruth(const std::vector<Outcome>& dense,
+                  const std::vector<Outcome>& pruned, Comparison* result) {
   double dense_right = 0;
   double pruned_right = 0;
   result->counts.n = result->n;
   for (size_t i = 0; i < dense.size(); ++i) {
     result->counts.lost += dense[i].right && !pruned[i].right ? 1 : 0;
     result->counts.gained += !dense[i].right && pruned[i].right ? 1 : 0;
-    agreed += dense[i].label == pruned[i].label ? 1 : 0;
     dense_right += dense[i].right ? 1 : 0;
     pruned_right += pruned[i].right ? 1 : 0;
   }
   const auto n = static_cast<double>(result->n);
   result->dense = dense_right / n;
   result->pruned = pruned_right / n;
-  result->agreement = static_cast<double>(agreed) / n;
   result->mcnemar = McNemarExact(result->counts);
   result->loss_bounds = TangoBounds(result->counts, kOneSided95);
 }
@@ -93,6 +109,12 @@ int64_t ExamplesNeeded(const Comparison& comparison, double margin) {
       (comparison.loss_bounds.high - comparison.loss) / kOneSided95;
   if (!std::isfinite(error)) return comparison.n + 1;
   return ExamplesToBound(error * error * n, margin);
+}
+
+// "about 542 examples".
+std::string InWords(int64_t examples) {
+  if (examples == kNoExamplesDo) return "no number of examples";
+  return absl::StrCat("about ", FormatCount(examples), " examples");
 }
 
 }  // namespace
@@ -118,8 +140,11 @@ Comparison Compare(const std::vector<Outcome>& dense,
   result.kl_mean = MeanOf(kls);
   result.kl95 = BootstrapMean(kls, seed);
   result.kl_p95 = QuantileOf(kls, 0.95);
+  result.has_agreement =
+      metric == Metric::kAccuracy || (AreLabels(dense) && AreLabels(pruned));
+  if (result.has_agreement) result.agreement = AgreementOf(dense, pruned);
   if (metric == Metric::kAccuracy) {
-    CompareLabels(dense, pruned, &result);
+    CompareTruth(dense, pruned, &result);
     result.worst = WorstRecall(dense, pruned, truth);
   } else {
     result.loss_bounds = NormalBounds(losses, kOneSided95);
@@ -156,15 +181,14 @@ std::string Claim(const Comparison& comparison, double margin) {
                                   ": not enough data to claim this (", measured,
                                   ", it may be up to ", most, "). ");
   if (comparison.loss <= 0) {
-    absl::StrAppend(&text,
-                    "If answers go on to differ as often as here, about ",
-                    FormatCount(ExamplesNeeded(comparison, margin)),
-                    " examples can bound a loss of nothing.");
-  } else if (comparison.loss < margin) {
-    const double room = margin - comparison.loss;
-    absl::StrAppend(&text, "If the loss stays as measured, about ",
-                    FormatCount(ExamplesNeeded(comparison, room)),
-                    " examples can show it.");
+    absl::StrAppend(&text, "If answers go on to differ as often as here, ",
+                    InWords(ExamplesNeeded(comparison, margin)),
+                    " can bound a loss of nothing.");
+  } else if (margin - comparison.loss >= kLeastRoom) {
+    absl::StrAppend(
+        &text, "If the loss stays as measured, ",
+        InWords(ExamplesNeeded(comparison, margin - comparison.loss)),
+        " can show it.");
   } else {
     text += "What was measured is over the limit already.";
   }

@@ -33,11 +33,12 @@ struct Comparison {
   double loss = 0;           // dense - pruned; of kKl, the KL itself
   Bounds loss95 = {};        // paired bootstrap, 95 %
   Bounds loss_bounds = {};   // each side alone holds with 95 %; see Compare
-  PairedCounts counts = {};  // of kAccuracy, as mcnemar, agreement and worst
+  PairedCounts counts = {};  // of kAccuracy, as mcnemar and worst
   double mcnemar = 1;
-  double agreement = 1;    // share of examples with the dense label
-  ClassRecall worst = {};  // the class whose recall falls most
-  bool has_kl = true;      // false: the outcomes had none, and these are 0
+  ClassRecall worst = {};      // the class whose recall falls most
+  bool has_agreement = false;  // false: not all answers are labels
+  double agreement = 0;        // share of examples with the dense label
+  bool has_kl = true;          // false: the outcomes had none, and these are 0
   double kl_mean = 0;
   Bounds kl95 = {};
   double kl_p95 = 0;  // 95 % of the examples do not exceed it

@@ -103,6 +103,10 @@ const HeadSearch::Move* HeadSearch::CheapestThatFits(int64_t budget) const {
   return cheapest;
 }
 
+bool HeadSearch::GoesOn(int64_t budget, int64_t enough) const {
+  return CostOf(units_, gone_) < enough && CheapestThatFits(budget) != nullptr;
+}
+
 std::vector<size_t> HeadSearch::NextToScore(int64_t budget, size_t most) const {
   std::vector<size_t> next;
   for (size_t i = 0; i < moves_.size(); ++i) {
@@ -180,11 +184,13 @@ absl::Status HeadSearch::Rescore(int64_t budget) {
   return absl::OkStatus();
 }
 
-std::vector<HeadSearch::Move> HeadSearch::Fill(int64_t budget) const {
+std::vector<HeadSearch::Move> HeadSearch::Fill(int64_t budget,
+                                               int64_t enough) const {
   std::vector<Move> block;
   UnitSet taken = gone_;
   int64_t cost = CostOf(units_, gone_);
   for (const Move& move : moves_) {
+    if (cost >= enough) break;
     if (Overlap(taken, move.units) || cost + move.cost > budget) continue;
     if (!move.scored) break;  // it could be dearer than those behind it
     block.push_back(move);
@@ -206,14 +212,16 @@ void HeadSearch::Take(const std::vector<Move>& moves, double kl) {
   fresh_ = false;
 }
 
-absl::StatusOr<PathPoint> HeadSearch::Extend(double share) {
+absl::StatusOr<PathPoint> HeadSearch::Extend(double share, double enough) {
   CHECK(!unit_kl_.empty()) << "Rank() comes first";
   const int64_t budget = Budget(units_, share);
-  std::vector<Move> block = Fill(budget);
-  const bool much = share > kRescoreShare && CostOf(units_, gone_) < budget;
-  if (much || (block.empty() && CheapestThatFits(budget) != nullptr)) {
+  const int64_t wanted = Budget(units_, enough);
+  std::vector<Move> block = Fill(budget, wanted);
+  const bool much =
+      share > kRescoreShare && CostOf(units_, gone_) < std::min(budget, wanted);
+  if (much || (block.empty() && GoesOn(budget, wanted))) {
     if (absl::Status status = Rescore(budget); !status.ok()) return status;
-    block = Fill(budget);
+    block = Fill(budget, wanted);
   }
   while (!block.empty()) {
     double sum = 0;
@@ -233,9 +241,9 @@ absl::StatusOr<PathPoint> HeadSearch::Extend(double share) {
     }
     // Old scores may not know that what is gone stood in for one of these.
     if (!dearer || fresh_) Take(block, *joint);
-    if (CheapestThatFits(budget) == nullptr) break;
+    if (!GoesOn(budget, wanted)) break;
     if (absl::Status status = Rescore(budget); !status.ok()) return status;
-    block = Fill(budget);
+    block = Fill(budget, wanted);
   }
   return PathPoint{.gone = gone_,
                    .share = static_cast<double>(CostOf(units_, gone_)) /

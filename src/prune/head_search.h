@@ -42,9 +42,10 @@ class HeadSearch {
   // Scores every unit alone, and every layer's units together. Call first.
   absl::Status Rank();
 
-  // Takes out more, up to `share` of the total cost: whatever fits. The same
-  // point again if nothing does. Shares rise from call to call.
-  absl::StatusOr<PathPoint> Extend(double share);
+  // Takes out more, up to `share` of the total cost: whatever fits, until
+  // `enough` of it is gone. The same point again if nothing does. Shares rise
+  // from call to call.
+  absl::StatusOr<PathPoint> Extend(double share, double enough = 1);
 
   // KL on the rank split without the unit alone: [unit].
   const std::vector<double>& unit_kl() const { return unit_kl_; }
@@ -70,13 +71,17 @@ class HeadSearch {
   bool Fits(const Move& move, int64_t budget) const;
   // Null if nothing fits.
   const Move* CheapestThatFits(int64_t budget) const;
+  // Whether there is something to take before the cost that is gone is
+  // `enough`.
+  bool GoesOn(int64_t budget, int64_t enough) const;
   // Of moves_, the `most` cheapest that are not scored, first those that fit.
   std::vector<size_t> NextToScore(int64_t budget, size_t most) const;
   absl::Status Score(const std::vector<size_t>& moves);
   void KeepRanks(const ScoreTable& table);
   absl::Status Rescore(int64_t budget);
-  // The cheapest moves that fit together, up to one that is not scored.
-  std::vector<Move> Fill(int64_t budget) const;
+  // The cheapest moves that fit together, up to one that is not scored or to
+  // where the cost that is gone is `enough`.
+  std::vector<Move> Fill(int64_t budget, int64_t enough) const;
   absl::StatusOr<double> JointKl(const UnitSet& gone);
   void Take(const std::vector<Move>& moves, double kl);
 

@@ -80,8 +80,9 @@ int64_t ExamplesToBound(double rate, double margin, bool power) {
   CHECK(margin > 0);
   const double z = power ? kOneSided95 + 0.842 : kOneSided95;
   // A part in 10^9 less: 0.02 is not exact, and 136 must not become 137.
-  return static_cast<int64_t>(
-      std::ceil(z * z * rate / (margin * margin) * (1 - 1e-9)));
+  const double count = std::ceil(z * z * rate / (margin * margin) * (1 - 1e-9));
+  // Neither infinity nor, where margin * margin is 0, NaN is less.
+  return count < 0x1p63 ? static_cast<int64_t>(count) : kNoExamplesDo;
 }
 
 double HalfWidth(double rate, int64_t n) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace headcount {
@@ -39,10 +40,13 @@ inline constexpr double kTwoSided95 = 1.96;
 Bounds BootstrapMean(const std::vector<double>& values, uint64_t seed,
                      int resamples = 10'000);
 
+// No number of examples would do, or none that can be counted.
+inline constexpr int64_t kNoExamplesDo = std::numeric_limits<int64_t>::max();
+
 // Examples needed so that a loss of nothing is bounded by `margin`, when a
 // share `rate` of the answers differs: (1.645 / margin)^2 rate, rounded up.
 // With `power`, so many that 4 of 5 such runs succeed: 2.487 instead of 1.645.
-// `margin` > 0.
+// kNoExamplesDo from 2^63 on. `margin` > 0.
 int64_t ExamplesToBound(double rate, double margin, bool power = false);
 
 // Half of the width of the 95 % interval of a difference when a share `rate`

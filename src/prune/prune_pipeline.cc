@@ -21,6 +21,12 @@ constexpr int kRandomControls = 3;
 // vain.
 constexpr size_t kTogether = 3;
 
+// At most `keep` stays, whatever units cost; without `keep`, all may go.
+double CostToGo(const PruneTarget& target, const PruneUnits& units) {
+  const auto total = static_cast<double>(units.total_cost);
+  return target.keep ? std::ceil((1 - *target.keep) * total - 1e-6) : total;
+}
+
 // Shares of the cost that may be gone at each point of the path.
 std::vector<double> PathShares(const PruneTarget& target,
                                const PruneUnits& units) {
@@ -28,16 +34,15 @@ std::vector<double> PathShares(const PruneTarget& target,
   double end = kMostGone;
   double unit = 0;
   if (target.keep) {
-    // At most that much stays: the last step has room for a whole unit more,
-    // and takes it only if the target was not reached without.
+    // The last step has room for a whole unit more, and takes it only if
+    // CostToGo was not reached without.
     const auto total = static_cast<double>(units.total_cost);
     int64_t largest = 0;
     for (const PruneUnit& each : units.units) {
       largest = std::max(largest, each.cost);
     }
     unit = static_cast<double>(largest) / total;
-    const double gone = std::ceil((1 - *target.keep) * total - 1e-6);
-    end = (gone + static_cast<double>(largest) - 1) / total;
+    end = (CostToGo(target, units) + static_cast<double>(largest) - 1) / total;
   }
   std::vector<double> shares;
   for (int i = 1; i * target.step + unit < end - 1e-9; ++i) {
@@ -109,11 +114,13 @@ absl::Status Run::Evaluate(Split split, std::vector<ReportRow>* rows) const {
 
 absl::Status Run::WalkPath(HeadSearch* search) {
   const std::vector<double> shares = PathShares(task_.target, units_);
+  const double enough =
+      CostToGo(task_.target, units_) / static_cast<double>(units_.total_cost);
   const size_t together = task_.target.keep ? shares.size() : kTogether;
   std::vector<ReportRow> rows;
   UnitSet last(units_.units.size(), false);
   for (size_t i = 0; i < shares.size(); ++i) {
-    absl::StatusOr<PathPoint> point = search->Extend(shares[i]);
+    absl::StatusOr<PathPoint> point = search->Extend(shares[i], enough);
     if (!point.ok()) return point.status();
     if (point->gone != last) {
       rows.push_back(MakeRow(

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 
 #include "cli/prune_data.h"
 #include "cli/prune_flags.h"
+#include "cli/prune_task.h"
 #include "cli/rpc_gate_scorer.h"
 #include "cli/score_journal.h"
 #include "fake_calibration.h"
@@ -213,35 +215,6 @@ TEST_F(PruneTest, AModelWithASlashIsAPath) {
       << "the server of --address is not meant";
 }
 
-TEST_F(PruneTest, VerifyGatesOnItsThresholds) {
-  const auto verify = [this](std::vector<std::string> args) {
-    recorder_ = std::make_unique<Recorder>();
-    args.insert(args.begin(), "verify");
-    args.insert(args.end(), {"--against", "mail", "--data", Path("mails.jsonl"),
-                             "--address", server_.address});
-    return recorder_->Run(args);
-  };
-  // 90 answers that never differ: at most 2.92 points.
-  EXPECT_EQ(verify({"half", "--max-loss", "3pt", "--max-kv-bytes", "50%",
-                    "--min-agreement", "100%"}),
-            0)
-      << err();
-  EXPECT_THAT(out(), HasSubstr("50.0 %"));
-  EXPECT_THAT(server_.salts, SizeIs(180)) << "no text is in a prefix cache";
-  EXPECT_EQ(verify({"half", "--max-loss", "1pt"}), 1);
-  EXPECT_THAT(err(), HasSubstr("not enough data to claim this"));
-  EXPECT_EQ(verify({"half", "--max-loss", "3pt", "--max-kv-bytes", "40%"}), 1);
-  EXPECT_THAT(err(), HasSubstr("--max-kv-bytes"));
-  EXPECT_EQ(verify({"worse", "--max-loss", "3pt", "--min-agreement", "90%",
-                    "--max-kl", "0.01", "--output", "json"}),
-            1);
-  const Json json = ParseOutput(out());
-  EXPECT_EQ(json["passed"], false);
-  EXPECT_THAT(json["failures"], SizeIs(3));
-  // 0.75 ln 3 - 0.25 ln 3 for the half that differs.
-  EXPECT_NEAR(json["quality"]["kl_mean"].get<double>(), 0.5 * 0.549306, 1e-4);
-}
-
 TEST(ReadPruneDataTest, SplitsByHashAlwaysAlike) {
   const PruneFiles files{
       .data = HEADCOUNT_SOURCE_DIR "/tests/data/spam/test.jsonl.gz",
@@ -306,6 +279,33 @@ TEST(PutIntoFrameTest, SaysWhatItNeeds) {
   EXPECT_TRUE(PutIntoFrame({}, &texts).ok());
 }
 
+TEST(RunHashTest, TellsApartWhatScoresDependOn) {
+  v1::Model model;
+  model.add_labels("spam");
+  model.add_labels("ham");
+  v1::KvHead* head = model.add_layers()->add_kv_heads();
+  head->set_dtype("f16");
+  std::set<std::string> hashes;
+  const auto keep = [&](const std::string& sha256) {
+    hashes.insert(RunHash(model, {}, {}, sha256).value());
+    return hashes.size();
+  };
+  EXPECT_EQ(keep(""), 1);
+  EXPECT_EQ(keep(""), 1);
+  EXPECT_EQ(keep("a0"), 2);
+  EXPECT_EQ(keep("a1"), 3);
+  head->set_dtype("int8");
+  EXPECT_EQ(keep(""), 4);
+  head->set_window(256);
+  EXPECT_EQ(keep(""), 5);
+  head->set_sink(64);
+  EXPECT_EQ(keep(""), 6);
+  model.set_labels(1, "not spam");
+  EXPECT_EQ(keep(""), 7);
+  model.mutable_labels()->SwapElements(0, 1);
+  EXPECT_EQ(keep(""), 8);
+}
+
 TEST(ScoreJournalTest, DropsALineThatWasCutOff) {
   const std::string path = testing::TempDir() + "/cut.journal";
   std::filesystem::remove(path);
@@ -334,6 +334,23 @@ TEST(ScoreJournalTest, RefusesAFileThatIsNone) {
   std::ofstream(path) << "{\"text\": \"a mail\"}\n";
   EXPECT_THAT(std::string(ScoreJournal::Open(path, "run").status().message()),
               HasSubstr("is no journal of scores"));
+}
+
+TEST(ScoreJournalTest, KeepsAFileThatIsNoneAndHasNoLineFeed) {
+  const std::string path = testing::TempDir() + "/no_line_feed.journal";
+  const auto read = [&path] {
+    std::stringstream text;
+    text << std::ifstream(path).rdbuf();
+    return text.str();
+  };
+  std::ofstream(path) << R"({"a":1})";
+  EXPECT_THAT(std::string(ScoreJournal::Open(path, "run").status().message()),
+              HasSubstr("is no journal of scores"));
+  EXPECT_EQ(read(), R"({"a":1})");
+  // A first line of its own that was cut off is written again.
+  std::ofstream(path) << R"({"format":"head)";
+  EXPECT_TRUE(ScoreJournal::Open(path, "run").ok());
+  EXPECT_EQ(read(), "{\"format\":\"headcount-scores/1\",\"run\":\"run\"}\n");
 }
 
 TEST(GatesOfTest, LeavesWholeLayersOut) {

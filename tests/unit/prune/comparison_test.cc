@@ -8,6 +8,7 @@
 namespace headcount {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -54,6 +55,17 @@ TEST(Compare, CountsPairs) {
   EXPECT_GE(c.loss95.high, 0.02);
 }
 
+TEST(Compare, CountsLabelsThatAgreeWithoutATruth) {
+  const Labelled labelled = MakeLabelled(200, 6, 2);
+  const Comparison c =
+      Compare(labelled.dense, labelled.pruned, {}, Metric::kKl, 1);
+  EXPECT_TRUE(c.has_agreement);
+  EXPECT_DOUBLE_EQ(c.agreement, 192.0 / 200);
+  const std::vector<Outcome> unlabelled(200);
+  EXPECT_FALSE(
+      Compare(unlabelled, unlabelled, {}, Metric::kKl, 1).has_agreement);
+}
+
 TEST(Compare, FindsTheClassThatSuffers) {
   Labelled labelled = MakeLabelled(100, 0, 0);
   for (const size_t i : {1, 3, 5}) labelled.pruned[i].right = false;
@@ -97,6 +109,18 @@ TEST(Claim, SaysWhenThereIsNotEnoughData) {
               HasSubstr("over the limit already"));
   EXPECT_THAT(Claim(CompareLabelled(400, 60, 0), 0.01),
               HasSubstr("more than 1.00 points"));
+}
+
+// 1.1 / 100 is a bit more than 11 / 1,000: no room that examples could fill.
+TEST(Claim, TakesALossAtTheLimitForOneOverIt) {
+  const Comparison c = CompareLabelled(1'000, 11, 0);
+  const double margin = 1.1 / 100;
+  ASSERT_LT(c.loss, margin);
+  ASSERT_EQ(Judge(c, margin), Verdict::kNotEnoughData);
+  EXPECT_THAT(Claim(c, margin), AllOf(HasSubstr("over the limit already"),
+                                      Not(HasSubstr("about"))));
+  EXPECT_THAT(Claim(CompareLabelled(1'000, 1, 1), 1e-12),
+              HasSubstr("no number of examples can bound"));
 }
 
 TEST(ChooseOnPath, StopsAtTheFirstThatDoesNotHold) {

@@ -114,6 +114,14 @@ TEST(ExamplesToBound, FollowsTheTable) {
   }
 }
 
+TEST(ExamplesToBound, SaysWhenNoNumberDoes) {
+  EXPECT_EQ(ExamplesToBound(0.011, 1.7e-18), kNoExamplesDo);
+  EXPECT_EQ(ExamplesToBound(0.01, 1e-200), kNoExamplesDo);
+  EXPECT_EQ(ExamplesToBound(0, 1e-200), kNoExamplesDo);
+  // 2.7e18, which can still be counted.
+  EXPECT_NEAR(static_cast<double>(ExamplesToBound(1, 1e-9)), 2.706025e18, 1e10);
+}
+
 TEST(HalfWidth, FollowsTheTable) {
   EXPECT_NEAR(100 * HalfWidth(0.01, 100), 1.96, 0.005);
   EXPECT_NEAR(100 * HalfWidth(0.02, 300), 1.60, 0.005);

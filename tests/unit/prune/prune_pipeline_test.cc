@@ -92,6 +92,26 @@ TEST(Prune, KeepsNoMoreThanItIsAskedTo) {
   EXPECT_EQ(report->test.front().kv_bytes, 400);
 }
 
+// 20 of 40 bytes have to go: five groups of 4, which are the cheapest for their
+// size, do it, and none of those of 1 goes as well.
+TEST(Prune, StopsAtItsTargetWhereUnitsCostDifferently) {
+  PruneTask task;
+  task.layers = UniformModel(4, 4, 1);
+  std::vector<double> unit_kl;
+  for (PrunableLayer& layer : task.layers) {
+    for (PrunableGroup& group : layer.groups) {
+      group.bytes_per_token = group.kv_head < 2 ? 4 : 1;
+      unit_kl.push_back(group.kv_head < 2 ? 0.01 : 0.1);
+    }
+  }
+  task.target.keep = 0.5;
+  SyntheticScorer scorer(unit_kl, {}, 4);
+  const absl::StatusOr<PruneReport> report = Prune(task, &scorer);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(CostOf(report->units, report->gone), 20);
+  EXPECT_EQ(report->test.front().kv_bytes, 20);
+}
+
 TEST(Prune, LeavesTheTestSplitAloneWhenNothingHolds) {
   PruneTask task = MakeTask();
   task.target.max_loss = 1e-5;  // no 1,000 examples can show that
