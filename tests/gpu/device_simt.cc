@@ -135,13 +135,13 @@ class SimtDevice final : public cuda::Device {
     Copy(host, bytes, device);
   }
   void Upload(const void* host, int64_t bytes, void* device) override {
-    Copy(host, bytes, device);
+    if (status().ok()) Copy(host, bytes, device);
   }
   void Download(const void* device, int64_t bytes, void* host) override {
-    Copy(device, bytes, host);
+    if (status().ok()) Copy(device, bytes, host);
   }
   void Zero(void* device, int64_t bytes) override {
-    std::memset(device, 0, static_cast<size_t>(bytes));
+    if (status().ok()) std::memset(device, 0, static_cast<size_t>(bytes));
   }
   void BeginRange(const char* /*name*/) override { ++open_ranges_; }
   void EndRange() override { CHECK(--open_ranges_ >= 0); }

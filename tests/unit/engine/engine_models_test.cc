@@ -73,10 +73,10 @@ TEST_F(EngineModelsTest, AModelThatDoesNotFitChangesNothing) {
 
 // Submitted before the other came, and looked at behind it.
 TEST_F(EngineModelsTest, WhatNoLongerFitsIsToldSo) {
-  const auto waiting = Submit(Ask(0, 600));
+  const auto waiting = Submit(Ask(0, 1500));
   ASSERT_TRUE(engine_
                   ->AddModel(Load({.path = MailroomPath(),
-                                   .quota = {.floor_bytes = 6 * kSlab}}))
+                                   .quota = {.floor_bytes = 7 * kSlab}}))
                   .ok());
   while (!waiting->ended()) engine_->StepOnce();
   const Ending ending = waiting->heard().ending();
