@@ -170,7 +170,7 @@ ServerConfig DefaultServerConfig() {
   config.mutable_queue()->set_tokens(0);
   config.mutable_queue()->set_bytes("64MiB");
   config.set_prefix_cache("on");
-  config.set_remote_admin("off");
+  config.set_admin("local");
   config.set_calibration("off");
   config.set_watermark(0.01);
   config.mutable_drain()->set_grace("5s");
@@ -333,6 +333,11 @@ KvHeadRules KvHeadRulesOf(const ModelSpec& spec) {
     for (const int head : heads) rules[entry.layer()][head] = rule;
   }
   return rules;
+}
+
+Admin AdminOf(const ServerConfig& config) {
+  if (config.admin() == "any") return Admin::kAny;
+  return config.admin() == "off" ? Admin::kOff : Admin::kLocal;
 }
 
 absl::Duration DrainGraceOf(const ServerConfig& config) {

@@ -9,6 +9,7 @@
 // where: "server.yaml:7: models[1].heads.pruned.0: ...".
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -23,6 +24,9 @@
 #include "heads/kv_dtype.h"
 
 namespace headcount {
+
+// Who may change what a server serves, and end it.
+enum class Admin : uint8_t { kLocal, kAny, kOff };
 
 // Every key that has a default, and no model.
 config::v1::ServerConfig DefaultServerConfig();
@@ -71,6 +75,7 @@ KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);  // not of a variant
 KvHeadRules KvHeadRulesOf(const config::v1::ModelSpec& spec);
 PoolQuota QuotaOf(const config::v1::ModelSpec& spec);
 double ShareOf(const config::v1::ModelSpec& spec);
+Admin AdminOf(const config::v1::ServerConfig& config);
 absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);
 absl::Duration DrainDeadlineOf(const config::v1::ServerConfig& config);
 

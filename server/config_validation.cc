@@ -62,6 +62,14 @@ absl::Status CheckDevice(const std::string& value) {
                                         "by its number, such as cuda:0"));
 }
 
+absl::Status CheckAdminKey(const std::string& value) {
+  if (value == "local" || value == "any" || value == "off") {
+    return absl::OkStatus();
+  }
+  return Invalid("admin",
+                 absl::StrCat("'", value, "' is not local, any or off"));
+}
+
 absl::Status CheckChoice(absl::string_view path, absl::string_view value,
                          absl::string_view one, absl::string_view other) {
   if (value == one || value == other) return absl::OkStatus();
@@ -281,7 +289,7 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
        CheckBounds("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
        CheckByteSize("queue.bytes", config.queue().bytes()),
        CheckChoice("prefix_cache", config.prefix_cache(), "on", "off"),
-       CheckChoice("remote_admin", config.remote_admin(), "on", "off"),
+       CheckAdminKey(config.admin()),
        CheckChoice("calibration", config.calibration(), "on", "off"),
        CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
        CheckDuration("drain.deadline", config.drain().deadline(),

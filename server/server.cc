@@ -159,7 +159,7 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
              .clock = &clock,
              .options = EngineOptionsOf(config),
              .drain_deadline = DrainDeadlineOf(config),
-             .remote_admin = config.remote_admin() == "on",
+             .admin = AdminOf(config),
              .begin_drain = [] { kill(getpid(), SIGTERM); }};
   const bool calibrates = config.calibration() == "on";
   health = MakeHealthService(*models, calibrates, &*metrics);
