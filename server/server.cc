@@ -95,8 +95,8 @@ absl::StatusOr<config::v1::ServerConfig> WithPoolBytes(
   if (bytes == 0) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "kv_pool: ", config.kv_pool(), " of the ", FormatByteSize(free),
-        " that the models leave free on ", backend.name(),
-        " is less than a slab of ", FormatByteSize(slab)));
+        " that the models leave free on ", backend.name(), " is less than ",
+        FormatByteSize(slab), ", the least a pool can be"));
   }
   config.set_kv_pool(absl::StrCat(bytes, "B"));
   return config;

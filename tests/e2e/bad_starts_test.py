@@ -211,7 +211,14 @@ class BadStarts(unittest.TestCase):
         self.refuse(["models"], models=[])
 
     def test_a_model_that_does_not_fit_the_pool(self):
-        self.refuse(["KV pool", "16384 bytes"], kv_pool="16KiB")
+        self.refuse(["kv_pool: 16.0 KiB is too small", "mailroom",
+                     "needs 2.0 MiB;", "--kv-pool"], kv_pool="16KiB")
+
+    def test_a_quota_that_does_not_fit_the_pool(self):
+        quota = {"kv_cache": {"quota": {"min": "128MiB"}}}
+        self.refuse(["kv_pool: 64.0 MiB is too small",
+                     "needs 128 MiB for its kv_cache.quota.min"],
+                    models=[{**served.DENSE, **quota}])
 
     def test_a_template_without_a_place_for_the_input(self):
         self.refuse(["'mailroom'", "classify.template", "{input}"], models=[

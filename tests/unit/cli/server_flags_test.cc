@@ -122,7 +122,7 @@ TEST_F(CheckTest, ThePoolCanBeAShareOfWhatIsFree) {
   EXPECT_EQ(bytes % SlabBytes(bytes), 0);
   pool_ = "0.00000001%";
   EXPECT_EQ(Check({kMailroom}), 1);
-  EXPECT_THAT(recorder_.err.str(), HasSubstr("is less than a slab of 2.0 MiB"));
+  EXPECT_THAT(recorder_.err.str(), HasSubstr("is less than 2.0 MiB, the least"));
 }
 
 TEST_F(CheckTest, ShowsHeadsAndCostWithoutServing) {
