@@ -1,5 +1,7 @@
 #include "cli/server_flags.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -177,6 +179,23 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
       ->default_str(defaults.drain().deadline());
 }
 
+// A MODEL of the command line, which --name and --mask-file are for.
+absl::StatusOr<ModelSpec> ReadNamedModel(const std::string& path,
+                                         const ServerFlags& flags,
+                                         PathKeys* keys) {
+  absl::StatusOr<ModelSpec> spec = ReadModelSpec(path, keys);
+  if (!spec.ok()) return spec.status();
+  if (!flags.name.empty()) spec->set_name(flags.name);
+  if (flags.mask_file.empty()) return spec;
+  std::error_code error;
+  if (!std::filesystem::exists(flags.mask_file, error)) {
+    return absl::NotFoundError(
+        absl::StrCat("--mask-file: ", flags.mask_file, " does not exist"));
+  }
+  spec->mutable_heads()->set_mask_file(flags.mask_file);
+  return spec;
+}
+
 }  // namespace
 
 void AddServerFlags(CLI::App& app, ServerFlags* flags) {
@@ -200,30 +219,35 @@ void AddServerFlags(CLI::App& app, ServerFlags* flags) {
   });
 }
 
-absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags) {
+absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags,
+                                               PathKeys* keys) {
   ServerConfig config = DefaultServerConfig();
+  std::vector<std::string> places;  // of the models, see ValidateServerConfig
   if (!flags.config_path.empty()) {
-    absl::StatusOr<ServerConfig> file = ReadServerConfig(flags.config_path);
+    absl::StatusOr<ServerConfig> file =
+        ReadServerConfig(flags.config_path, keys);
     if (!file.ok()) return file.status();
     config = *std::move(file);
+    for (int i = 0; i < config.models_size(); ++i) {
+      places.push_back(absl::StrCat(flags.config_path, ": models[", i, "]."));
+    }
   }
   for (const std::string& path : flags.models) {
-    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+    absl::StatusOr<ModelSpec> spec = ReadNamedModel(path, flags, keys);
     if (!spec.ok()) return spec.status();
-    if (!flags.name.empty()) spec->set_name(flags.name);
-    if (!flags.mask_file.empty()) {
-      spec->mutable_heads()->set_mask_file(flags.mask_file);
-    }
     *config.add_models() = *std::move(spec);
+    places.push_back(path + ": ");
   }
   if (!flags.models_dir.empty()) config.set_models_dir(flags.models_dir);
-  if (absl::Status status = AddModelsOfFolder(&config); !status.ok()) {
+  if (absl::Status status = AddModelsOfFolder(&config, keys); !status.ok()) {
     return status;
+  }
+  for (int i = static_cast<int>(places.size()); i < config.models_size(); ++i) {
+    places.push_back(absl::StrCat("model '", config.models(i).name(), "': "));
   }
   for (const auto& set : flags.overrides) set(config);
-  if (absl::Status status = ValidateServerConfig(config); !status.ok()) {
-    return status;
-  }
+  absl::Status status = ValidateServerConfig(config, places);
+  if (!status.ok()) return status;
   return config;
 }
 

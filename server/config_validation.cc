@@ -297,33 +297,33 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
        CheckChoice("log_format", config.log_format(), "text", "json")});
 }
 
-absl::Status ValidateServerConfig(const config::v1::ServerConfig& config) {
+absl::Status ValidateServerConfig(const config::v1::ServerConfig& config,
+                                  absl::Span<const std::string> places) {
   absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
   if (config.models().empty()) {
     return Invalid("models", "missing; at least one model");
   }
+  const auto at = [&](int i, const absl::Status& problem) {
+    const auto index = static_cast<size_t>(i);
+    return absl::InvalidArgumentError(
+        absl::StrCat(index < places.size() ? places[index]
+                                           : absl::StrCat("models[", i, "]."),
+                     problem.message()));
+  };
   std::set<absl::string_view> names;
   for (int i = 0; i < config.models_size(); ++i) {
-    const std::string path = absl::StrCat("models[", i, "]");
     status = ValidateModelSpec(config.models(i));
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ".", status.message()));
+    if (status.ok() && !names.insert(config.models(i).name()).second) {
+      status = Invalid("name", absl::StrCat("'", config.models(i).name(),
+                                            "' is the name of two models"));
     }
-    if (!names.insert(config.models(i).name()).second) {
-      return Invalid(path + ".name",
-                     absl::StrCat("'", config.models(i).name(),
-                                  "' is the name of two models"));
-    }
+    if (!status.ok()) return at(i, status);
   }
   for (int i = 0; i < config.models_size(); ++i) {
     if (!IsVariant(config.models(i))) continue;
     status = CheckBase(config.models(i), config);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("models[", i, "].", status.message()));
-    }
+    if (!status.ok()) return at(i, status);
   }
   return absl::OkStatus();
 }

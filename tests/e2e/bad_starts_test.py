@@ -102,13 +102,21 @@ class BadStarts(unittest.TestCase):
             lambda mask: mask.update(format="heads/9")))
 
     def test_a_mask_file_that_is_not_there(self):
-        self.refuse(["nowhere.json"], models=[
-            {**served.DENSE, "heads": {"mask_file": "nowhere.json"}}])
+        models = [{**served.DENSE, "heads": {"mask_file": "nowhere.json"}}]
+        self.refuse(["heads.mask_file", "nowhere.json does not exist"],
+                    models=models)
+        self.refuse(["server.yaml: models[0].heads.mask_file",
+                     "nowhere.json does not exist"], command="check",
+                    says="path ", models=models)
 
     # Model files.
 
     def test_a_folder_that_is_not_there(self):
-        self.refuse(["/nowhere"], models=self.model_at("/nowhere"))
+        self.refuse(["model 'copy': source.path: /nowhere does not exist"],
+                    models=self.model_at("/nowhere"))
+        self.refuse(["server.yaml: models[0].source.path: /nowhere does not "
+                     "exist"], command="check", says="path ",
+                    models=self.model_at("/nowhere"))
 
     def test_a_file_of_the_model_that_is_not_there(self):
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -204,7 +212,7 @@ class BadStarts(unittest.TestCase):
         self.refuse(["drain.grace", "5"], drain={"grace": "5"})
 
     def test_two_models_of_one_name(self):
-        self.refuse(["models[1].name", "mailroom"],
+        self.refuse(["server.yaml: models[1].name", "mailroom"],
                     models=[served.DENSE, served.DENSE])
 
     def test_no_model(self):
