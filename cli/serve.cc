@@ -83,7 +83,8 @@ absl::Status Serve(const ServerFlags& flags, Console& console) {
 
   console.out << "gRPC     " << (*server)->grpc_address() << "\n"
               << "metrics  http://" << (*server)->metrics_address()
-              << "/metrics\n\n"
+              << "/metrics\n"
+              << "device   " << (*server)->device() << "\n\n"
               << ServedTable((*server)->models())
               << NotLoaded((*server)->failed_models())
               << "\nTry, in another terminal:\n"
