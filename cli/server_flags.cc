@@ -9,7 +9,9 @@
 #include "absl/time/time.h"
 #include "base/human.h"
 #include "cli/flags.h"
+#include "cli/number_flags.h"
 #include "server/config.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -18,7 +20,6 @@ using config::v1::ModelSpec;
 using config::v1::ServerConfig;
 
 using SetText = void (*)(ServerConfig&, const std::string&);
-using SetNumber = void (*)(ServerConfig&, int32_t);
 
 CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
                      SetText set, const std::string& description) {
@@ -31,18 +32,13 @@ CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
       description);
 }
 
-CLI::Option* AddNumber(CLI::App& app, ServerFlags* flags,
-                       const std::string& name, SetNumber set,
-                       const std::string& description) {
-  return app
-      .add_option_function<int32_t>(
-          name,
-          [flags, set](int32_t number) {
-            flags->overrides.emplace_back(
-                [set, number](ServerConfig& config) { set(config, number); });
-          },
-          description)
-      ->type_name("N");
+// What a number of the command line is set by.
+std::function<void(int32_t)> Override(ServerFlags* flags,
+                                      void (*set)(ServerConfig&, int32_t)) {
+  return [flags, set](int32_t number) {
+    flags->overrides.emplace_back(
+        [set, number](ServerConfig& config) { set(config, number); });
+  };
 }
 
 CLI::Option* AddDrainTime(CLI::App& app, ServerFlags* flags,
@@ -147,21 +143,23 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
       "can use one")
       ->type_name("DEVICE")
       ->default_str(defaults.device());
-  AddNumber(
-      app, flags, "--threads",
-      [](ServerConfig& c, int32_t n) { c.set_threads(n); },
-      "threads that compute; 0: one for each core")
+  AddNumber<int32_t>(
+      app, "--threads",
+      Override(flags, [](ServerConfig& c, int32_t n) { c.set_threads(n); }),
+      {0, kMaxThreads}, "threads that compute; 0: one for each core")
       ->default_str(absl::StrCat(defaults.threads()));
-  AddNumber(
-      app, flags, "--step-tokens",
-      [](ServerConfig& c, int32_t n) { c.set_step_tokens(n); },
+  AddNumber<int32_t>(
+      app, "--step-tokens",
+      Override(flags, [](ServerConfig& c, int32_t n) { c.set_step_tokens(n); }),
+      {1, kMaxStepTokens},
       "tokens that one step may compute: more for throughput, fewer for "
       "even latency")
       ->default_str(absl::StrCat(defaults.step_tokens()));
-  AddNumber(
-      app, flags, "--max-queue",
-      [](ServerConfig& c, int32_t n) { c.mutable_queue()->set_requests(n); },
-      "requests that may wait; more are refused")
+  AddNumber<int32_t>(
+      app, "--max-queue",
+      Override(flags, [](ServerConfig& c,
+                         int32_t n) { c.mutable_queue()->set_requests(n); }),
+      {1, kMaxQueuedRequests}, "requests that may wait; more are refused")
       ->default_str(absl::StrCat(defaults.queue().requests()));
   AddDrainTime(
       app, flags, "--drain-grace",
