@@ -128,7 +128,8 @@ Command ServeCommand(CLI::App& root) {
       "    - source: {path: models/mailroom}\n"
       "    - name: mailroom-half\n"
       "      source: {path: models/mailroom}\n"
-      "      heads: {mask_file: models/mailroom/heads_half.json}\n");
+      "      heads: {mask_file: models/mailroom/heads_half.json}\n"
+      "docs/config.md has every key.\n");
   return {.app = &app,
           .run = [flags](Console& console) { return Serve(*flags, console); }};
 }
