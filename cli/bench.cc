@@ -12,6 +12,7 @@
 #include "cli/flags.h"
 #include "cli/interrupt.h"
 #include "cli/load.h"
+#include "cli/number_flags.h"
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -30,23 +31,18 @@ struct BenchOptions {
 };
 
 void AddFlags(CLI::App& app, BenchOptions* options) {
-  const auto count = [&app](const std::string& name, int32_t& value, int least,
-                            const std::string& description) {
-    app.add_option(name, value, description)
-        ->type_name("N")
-        ->check(CLI::Range(least, 1 << 20));
-  };
-  count("--streams", options->load.streams, 1,
-        "requests in flight; each stream sends one after the other");
-  count("--requests", options->load.requests, 1, "requests in all");
-  count("--prompt-tokens", options->load.prompt_tokens, 1,
-        "tokens of each prompt: random ids, which no cache has");
-  count("--max-tokens", options->load.max_tokens, 1,
-        "tokens that each request generates");
-  count("--warmup", options->warmup, 0,
-        "requests before the clock starts, one after the other");
-  app.add_option("--seed", options->load.seed, "same seed, same prompts")
-      ->type_name("N");
+  constexpr int32_t kMost = 1 << 20;
+  LoadOptions* const load = &options->load;
+  AddNumber(app, "--streams", &load->streams, {1, kMost},
+            "requests in flight; each stream sends one after the other");
+  AddNumber(app, "--requests", &load->requests, {1, kMost}, "requests in all");
+  AddNumber(app, "--prompt-tokens", &load->prompt_tokens, {1, kMost},
+            "tokens of each prompt: random ids, which no cache has");
+  AddNumber(app, "--max-tokens", &load->max_tokens, {1, kMost},
+            "tokens that each request generates");
+  AddNumber(app, "--warmup", &options->warmup, {0, kMost},
+            "requests before the clock starts, one after the other");
+  AddNumber(app, "--seed", &load->seed, {}, "same seed, same prompts");
   AddModel(app, &options->load.model);
   AddOutput(app, &options->output);
   AddClientFlags(app, &options->client);

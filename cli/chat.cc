@@ -11,9 +11,11 @@
 #include "cli/client.h"
 #include "cli/flags.h"
 #include "cli/interrupt.h"
+#include "cli/number_flags.h"
 #include "cli/open_calls.h"
 #include "headcount/v1/inference.grpc.pb.h"
 #include "headcount/v1/model.grpc.pb.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -27,37 +29,33 @@ struct ChatOptions {
 };
 
 void AddSamplingFlags(CLI::App& app, ChatOptions* options) {
-  v1::SamplingParams* sampling = &options->sampling;
-  const auto group = [](CLI::Option* option, const std::string& type) {
-    option->type_name(type)->group("Sampling");
-  };
-  group(app.add_option("--max-tokens", options->max_tokens,
-                       "tokens of an answer at most; what is left of the "
-                       "context unless set"),
-        "N");
-  group(app.add_option_function<float>(
-            "--temperature",
-            [sampling](float value) { sampling->set_temperature(value); },
-            "0, which is greedy, unless set; 1 draws from the model's "
-            "distribution"),
-        "NUMBER");
-  group(
-      app.add_option_function<int32_t>(
-          "--top-k", [sampling](int32_t value) { sampling->set_top_k(value); },
-          "draw from the N likeliest tokens only"),
-      "N");
-  group(app.add_option_function<float>(
-            "--top-p", [sampling](float value) { sampling->set_top_p(value); },
-            "draw from the smallest set of tokens that has this probability"),
-        "NUMBER");
-  group(app.add_option_function<float>(
-            "--min-p", [sampling](float value) { sampling->set_min_p(value); },
-            "draw from tokens at least this likely relative to the likeliest"),
-        "NUMBER");
-  group(app.add_option_function<uint64_t>(
-            "--seed", [sampling](uint64_t value) { sampling->set_seed(value); },
-            "same seed, same answers"),
-        "N");
+  v1::SamplingParams* const sampling = &options->sampling;
+  AddNumber(app, "--max-tokens", &options->max_tokens, {.least = 1},
+            "tokens of an answer at most; what is left of the context unless "
+            "set")
+      ->group("Sampling");
+  AddNumber<float>(
+      app, "--temperature",
+      [sampling](float value) { sampling->set_temperature(value); },
+      {0, kMaxTemperature},
+      "0, which is greedy, unless set; 1 draws from the model's distribution")
+      ->group("Sampling");
+  AddNumber<int32_t>(
+      app, "--top-k", [sampling](int32_t value) { sampling->set_top_k(value); },
+      {.least = 0}, "draw from the N likeliest tokens only")
+      ->group("Sampling");
+  AddNumber<float>(
+      app, "--top-p", [sampling](float value) { sampling->set_top_p(value); },
+      {0, 1}, "draw from the smallest set of tokens that has this probability")
+      ->group("Sampling");
+  AddNumber<float>(
+      app, "--min-p", [sampling](float value) { sampling->set_min_p(value); },
+      {0, 1}, "draw from tokens at least this likely relative to the likeliest")
+      ->group("Sampling");
+  AddNumber<uint64_t>(
+      app, "--seed", [sampling](uint64_t value) { sampling->set_seed(value); },
+      {}, "same seed, same answers")
+      ->group("Sampling");
 }
 
 constexpr char kHelp[] =

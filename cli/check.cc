@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "cli/server_flags.h"
 #include "server/config.h"
+#include "server/config_paths.h"
 #include "server/server.h"
 
 namespace headcount {
@@ -75,13 +76,15 @@ void PrintServed(const FilesByName& models, const Server& server, int64_t pool,
 
 // Says what the files are also where they cannot be served.
 absl::Status Check(const CheckOptions& options, Console& console) {
+  PathKeys keys;
   absl::StatusOr<config::v1::ServerConfig> config =
-      ReadConfiguration(options.server);
+      ReadConfiguration(options.server, &keys);
   if (!config.ok()) return config.status();
   FilesByName models;
   absl::Status problem;
   for (config::v1::ModelSpec& spec : *config->mutable_models()) {
     spec.set_preload("on");  // it will have to, some time
+    problem.Update(CheckPaths(spec, keys));
     if (IsVariant(spec)) continue;
     models.emplace_back(spec.name(), ReadModelFiles(spec.source().path()));
     for (const absl::Status& status : models.back().second.problems) {

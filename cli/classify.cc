@@ -14,11 +14,13 @@
 #include "cli/flags.h"
 #include "cli/interrupt.h"
 #include "cli/labelled_texts.h"
+#include "cli/number_flags.h"
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "headcount/v1/inference.grpc.pb.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -51,9 +53,8 @@ void AddFlags(CLI::App& app, ClassifyOptions* options) {
                  "field of a line that holds the text; \"text\" or \"body\" "
                  "unless set")
       ->type_name("NAME");
-  app.add_option("--batch", options->batch, "texts in one call")
-      ->type_name("N")
-      ->check(CLI::Range(1, 256));
+  AddNumber(app, "--batch", &options->batch, {1, kMaxClassifyInputs},
+            "texts in one call");
   app.add_flag("--summary", options->summary,
                "only how many texts got which label, and the accuracy");
   AddModel(app, &options->model);

@@ -1,6 +1,7 @@
 #include "cli/command.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -47,6 +48,40 @@ std::string UnknownFlag(const CLI::App& chosen) {
     const std::string flag = word.substr(0, word.find('='));
     return absl::StrCat("there is no flag '", flag, "'",
                         DidYouMean(flag, names));
+  }
+  return "";
+}
+
+// Whether a word of the command line is the option, or begins with it.
+bool IsOnCommandLine(const CLI::Option& option,
+                     const std::vector<std::string>& args) {
+  return std::any_of(args.begin(), args.end(), [&](const std::string& word) {
+    const std::string flag = word.substr(0, word.find('='));
+    for (const std::string& name : option.get_lnames()) {
+      if (flag == "--" + name) return true;
+    }
+    for (const std::string& name : option.get_snames()) {
+      if (absl::StartsWith(word, "-" + name)) return true;
+    }
+    return false;
+  });
+}
+
+// " (from HEADCOUNT_THREADS)" for an error of "--threads: ..." that nobody has
+// typed; else empty.
+std::string FromEnvironment(const CLI::App& chosen, const std::string& message,
+                            const std::vector<std::string>& args) {
+  for (const CLI::Option* option : chosen.get_options()) {
+    const std::string& name = option->get_envname();
+    if (name.empty() || std::getenv(name.c_str()) == nullptr ||
+        IsOnCommandLine(*option, args)) {
+      continue;
+    }
+    for (const std::string& flag : option->get_lnames()) {
+      if (absl::StartsWith(message, absl::StrCat("--", flag, ": "))) {
+        return absl::StrCat(" (from ", name, ")");
+      }
+    }
   }
   return "";
 }
@@ -121,9 +156,12 @@ int RunCommand(CLI::App& root, const std::vector<Command>& commands,
       return kExitUsage;
     }
     const CLI::App& chosen = Chosen(root);
-    const std::string unknown = UnknownFlag(chosen);
-    return UsageError(chosen, unknown.empty() ? error.what() : unknown,
-                      console);
+    std::string message = UnknownFlag(chosen);
+    if (message.empty()) {
+      message = error.what();
+      message += FromEnvironment(chosen, message, args);
+    }
+    return UsageError(chosen, message, console);
   }
   const auto command =
       std::find_if(commands.begin(), commands.end(),

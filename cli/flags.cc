@@ -7,6 +7,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "base/human.h"
+#include "cli/number_flags.h"
+#include "server/limits.h"
 
 namespace headcount {
 
@@ -74,11 +76,8 @@ CLI::Option* AddModel(CLI::App& app, std::string* model) {
 }
 
 CLI::Option* AddPriority(CLI::App& app, int32_t* priority) {
-  return app
-      .add_option("--priority", *priority,
-                  "the higher, the sooner it is admitted; -100 to 100")
-      ->type_name("N")
-      ->default_str("0");
+  return AddNumber(app, "--priority", priority, {-kMaxPriority, kMaxPriority},
+                   "the higher, the sooner it is admitted");
 }
 
 void NameEnvironment(CLI::App& app) {

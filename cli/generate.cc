@@ -18,10 +18,12 @@
 #include "cli/client.h"
 #include "cli/flags.h"
 #include "cli/interrupt.h"
+#include "cli/number_flags.h"
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "cli/table.h"
 #include "headcount/v1/inference.grpc.pb.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -56,12 +58,20 @@ void AddPromptFlags(CLI::App& app, GenerateOptions* options) {
   CLI::Option* text =
       app.add_option("-p,--prompt,PROMPT", options->prompt,
                      "the text to continue; '-' reads standard input");
-  CLI::Option* ids = app.add_option("--prompt-ids", options->prompt_ids,
-                                    "the prompt as token ids, such as 0,312,87")
-                         ->delimiter(',')
-                         ->allow_extra_args(false)
-                         ->type_name("IDS")
-                         ->excludes(text);
+  CLI::Option* ids =
+      app.add_option_function<std::vector<std::string>>(
+             "--prompt-ids",
+             [options](const std::vector<std::string>& texts) {
+               for (const std::string& id : texts) {
+                 options->prompt_ids.push_back(
+                     ReadNumber<int32_t>("--prompt-ids", id, {.least = 0}));
+               }
+             },
+             "the prompt as token ids, such as 0,312,87")
+          ->delimiter(',')
+          ->allow_extra_args(false)
+          ->type_name("IDS")
+          ->excludes(text);
   AddModel(app, &options->model);
   AddPriority(app, &options->priority);
   AddOutput(app, &options->output);
@@ -90,28 +100,48 @@ void ReadLogitBias(const std::string& text, GenerateOptions* options) {
   options->logit_bias[token] = bias;
 }
 
-void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
-  const auto add = [&app](const std::string& name, auto& value,
-                          const std::string& type,
-                          const std::string& description) {
-    return app.add_option(name, value, description)
-        ->type_name(type)
+// Texts that end an answer, or are one.
+void AddEndFlags(CLI::App& app, GenerateOptions* options) {
+  const auto texts = [&app](const std::string& name,
+                            std::vector<std::string>& value,
+                            const std::string& description) {
+    app.add_option(name, value, description)
+        ->allow_extra_args(false)
+        ->type_name("TEXT")
         ->group("Sampling");
   };
-  add("--temperature", options->temperature, "NUMBER",
-      "0, which is greedy, unless set; 1 draws from the model's distribution");
-  add("--top-k", options->top_k, "N", "draw from the N likeliest tokens only");
-  add("--top-p", options->top_p, "NUMBER",
-      "draw from the smallest set of tokens that has this probability");
-  add("--min-p", options->min_p, "NUMBER",
-      "draw from tokens at least this likely relative to the likeliest");
-  add("--repetition-penalty", options->repetition_penalty, "NUMBER",
-      "divides the logits of tokens in the prompt and the text so far; 1 is "
-      "none");
-  add("--presence-penalty", options->presence_penalty, "NUMBER",
-      "taken off the logits of tokens in the text so far; -2 to 2");
-  add("--frequency-penalty", options->frequency_penalty, "NUMBER",
-      "the same, for each time that a token is in the text");
+  texts("--stop", options->stops,
+        "end before this text; can be given up to 8 times");
+  texts("--choice", options->choices,
+        "the answer is exactly one of these; given once for each");
+}
+
+void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
+  const auto number = [&app](const std::string& name, auto* value,
+                             const auto& range,
+                             const std::string& description) {
+    return AddNumber(app, name, value, range, description)->group("Sampling");
+  };
+  const Range<float> part = {0, 1};
+  const Range<float> penalty = {-kMaxPenalty, kMaxPenalty};
+  number("--temperature", &options->temperature,
+         Range<float>{0, kMaxTemperature},
+         "0, which is greedy, unless set; 1 draws from the model's "
+         "distribution");
+  number("--top-k", &options->top_k, Range<int32_t>{.least = 0},
+         "draw from the N likeliest tokens only");
+  number("--top-p", &options->top_p, part,
+         "draw from the smallest set of tokens that has this probability");
+  number("--min-p", &options->min_p, part,
+         "draw from tokens at least this likely relative to the likeliest");
+  number("--repetition-penalty", &options->repetition_penalty,
+         Range<float>{kMinRepetitionPenalty, kMaxRepetitionPenalty},
+         "divides the logits of tokens in the prompt and the text so far; 1 "
+         "is none");
+  number("--presence-penalty", &options->presence_penalty, penalty,
+         "taken off the logits of tokens in the text so far");
+  number("--frequency-penalty", &options->frequency_penalty, penalty,
+         "the same, for each time that a token is in the text");
   app.add_option_function<std::vector<std::string>>(
          "--logit-bias",
          [options](const std::vector<std::string>& biases) {
@@ -122,17 +152,13 @@ void AddSamplingFlags(CLI::App& app, GenerateOptions* options) {
       ->allow_extra_args(false)
       ->type_name("ID:BIAS")
       ->group("Sampling");
-  add("--seed", options->seed, "N", "same seed, same text");
-  add("--max-tokens", options->max_tokens, "N", "tokens to generate at most")
+  number("--seed", &options->seed, Range<uint64_t>{}, "same seed, same text");
+  number("--max-tokens", &options->max_tokens, Range<int32_t>{.least = 1},
+         "tokens to generate at most")
       ->default_str(absl::StrCat(kMaxTokens));
-  add("--min-tokens", options->min_tokens, "N",
-      "tokens before the end of text or a stop counts");
-  add("--stop", options->stops, "TEXT",
-      "end before this text; can be given up to 8 times")
-      ->allow_extra_args(false);
-  add("--choice", options->choices, "TEXT",
-      "the answer is exactly one of these; given once for each")
-      ->allow_extra_args(false);
+  number("--min-tokens", &options->min_tokens, Range<int32_t>{.least = 0},
+         "tokens before the end of text or a stop counts");
+  AddEndFlags(app, options);
   app.add_flag("--ignore-eos", options->ignore_eos,
                "generate on past the model's end of text")
       ->group("Sampling");

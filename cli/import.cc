@@ -14,6 +14,7 @@
 #include "base/human.h"
 #include "cli/flags.h"
 #include "cli/heads_json.h"
+#include "cli/number_flags.h"
 #include "cli/output.h"
 #include "cli/prune_flags.h"
 #include "cli/table.h"
@@ -152,15 +153,13 @@ Command ImportCommand(CLI::App& root) {
       app, "--streaming", [options](double share) { options->share = share; },
       "this share of all KV heads streams, those with the least gates")
       ->default_str("50%");
-  app.add_option("--sink", options->sink,
-                 "first tokens that a streaming head keeps, a multiple of 16; "
-                 "the pattern's unless set")
-      ->type_name("TOKENS")
-      ->check(CLI::NonNegativeNumber);
-  app.add_option("--recent", options->recent,
-                 "last tokens that it keeps; the pattern's unless set")
-      ->type_name("TOKENS")
-      ->check(CLI::PositiveNumber);
+  AddNumber(app, "--sink", &options->sink, {.least = 0},
+            "first tokens that a streaming head keeps, a multiple of 16; the "
+            "pattern's unless set")
+      ->type_name("TOKENS");
+  AddNumber(app, "--recent", &options->recent, {.least = 1},
+            "last tokens that it keeps; the pattern's unless set")
+      ->type_name("TOKENS");
   app.add_option("--out", options->out, "the mask file to write")
       ->type_name("FILE");
   app.footer(

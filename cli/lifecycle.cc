@@ -27,6 +27,11 @@ struct LifecycleOptions {
   absl::Duration deadline = absl::InfiniteDuration();  // the server's
 };
 
+// Of the footers.
+const std::string kWhoMay =
+    "From another machine it needs 'admin: any' in the server's file; with\n"
+    "'admin: off' there, no client may.\n\n";
+
 std::string StageText(v1::LoadModelResponse::Stage stage) {
   switch (stage) {
     case v1::LoadModelResponse::STAGE_WAITING:
@@ -162,9 +167,8 @@ Command LoadCommand(CLI::App& root) {
       "A model is configured by the server's file, its arguments or its\n"
       "--models-dir, never by a client. With 'preload: off' it waits for this\n"
       "command. A load that does not fit, or fails, changes nothing else. A\n"
-      "variant is loaded when its base is.\n"
-      "From another machine it needs 'remote_admin: on' in the server's "
-      "file.\n\n" +
+      "variant is loaded when its base is.\n\n" +
+      kWhoMay +
       Examples({
           {"what there is to load", "headcount list"},
           {"make it answer", "headcount load smollm2-135m"},
@@ -190,6 +194,7 @@ Command UnloadCommand(CLI::App& root) {
       "New requests are refused at once (FAILED_PRECONDITION), running and\n"
       "waiting ones may end until the deadline; the rest is UNAVAILABLE. A\n"
       "model stays while variants of it are loaded.\n\n" +
+      kWhoMay +
       Examples({
           {"when its requests have ended", "headcount unload smollm2-135m"},
           {"now", "headcount unload smollm2-135m --deadline 0s"},
@@ -204,10 +209,11 @@ Command DrainCommand(CLI::App& root) {
   options->client.timeout = absl::Seconds(5);
   CLI::App& app = AddCommand(root, "drain", "end a server as SIGTERM does");
   AddClientFlags(app, &options->client);
-  app.footer(Examples({
-      {"let running requests end, then exit", "headcount drain"},
-      {"until it has", "while headcount health; do sleep 1; done"},
-  }));
+  app.footer(kWhoMay +
+             Examples({
+                 {"let running requests end, then exit", "headcount drain"},
+                 {"until it has", "while headcount health; do sleep 1; done"},
+             }));
   return {.app = &app, .run = [options](Console& console) {
             return Drain(*options, console);
           }};

@@ -1,7 +1,9 @@
 #include "cli/model_files.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -93,6 +95,11 @@ std::string RenderTypes(const std::vector<StoredType>& types) {
 ModelFiles ReadModelFiles(const std::string& path) {
   ModelFiles files;
   files.path = path;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) {
+    files.problems.push_back(absl::NotFoundError(path + " does not exist"));
+    return files;
+  }
   const absl::StatusOr<std::optional<std::string>> gguf = FindGguf(path);
   if (!gguf.ok()) {
     files.problems.push_back(gguf.status());

@@ -15,12 +15,14 @@
 #include "cli/client.h"
 #include "cli/flags.h"
 #include "cli/gpus.h"
+#include "cli/number_flags.h"
 #include "cli/output.h"
 #include "cli/plan_chart.h"
 #include "cli/plan_local.h"
 #include "cli/plan_view.h"
 #include "headcount/v1/model.grpc.pb.h"
 #include "heads/even_mask.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -218,11 +220,11 @@ void AddPlannedModelFlags(CLI::App& app, PlanOptions* options) {
   app.add_option("--mask-file,--mask", options->mask_file,
                  "heads to leave out, format heads/1")
       ->type_name("FILE");
-  app.add_option_function<double>(
-         "--keep", [options](double percent) { options->kept = percent / 100; },
-         "per cent of KV groups to keep, taken evenly from all layers, while "
-         "there is no mask")
-      ->check(CLI::Range(0.0, 100.0))
+  AddNumber<double>(
+      app, "--keep",
+      [options](double percent) { options->kept = percent / 100; }, {0, 100},
+      "per cent of KV groups to keep, taken evenly from all layers, while "
+      "there is no mask")
       ->type_name("PERCENT");
   AddChoice(
       app, "--kv", {"f16", "bf16", "f32", "fp8_e4m3", "int8", "int4"},
@@ -271,38 +273,28 @@ void AddDeviceFlags(CLI::App& app, PlanOptions* options) {
         options->settings.gpu = *FindGpu(name);
       },
       "what to plan for; this CPU unless set");
-  app.add_option("--gpus", options->settings.gpus,
-                 "so many of them, each with a part of every layer's heads; "
-                 "the server itself runs on one")
-      ->check(CLI::Range(1, 1024))
-      ->type_name("N")
-      ->default_str("1");
+  AddNumber(app, "--gpus", &options->settings.gpus, {1, 1024},
+            "so many of them, each with a part of every layer's heads; the "
+            "server itself runs on one");
   AddByteSize(
       app, "--bandwidth",
       [options](int64_t bytes) {
         options->bandwidth = static_cast<double>(bytes);
       },
       "that the device reads in a second, over what is known of it");
-  app.add_option_function<double>(
-         "--tflops", [options](double tflops) { options->tflops = tflops; },
-         "10^12 operations that the device computes in a second, likewise")
-      ->check(CLI::PositiveNumber)
-      ->type_name("N");
+  AddNumber(app, "--tflops", &options->tflops, {0.001, 100000},
+            "10^12 operations that the device computes in a second, likewise");
   AddByteSize(
       app, "--kv-pool",
       [options](int64_t bytes) { options->settings.kv_pool_bytes = bytes; },
       "of the KV pool; unless set, what serve takes (1GiB), or 90 % of a GPU's "
       "memory less weights and 1 GiB");
-  app.add_option("--watermark", options->settings.watermark,
-                 "part of the pool that admission leaves free")
-      ->check(CLI::Range(0.0, 0.5))
-      ->type_name("PART")
-      ->default_str("0.01");
-  app.add_option("--step-tokens", options->settings.step_tokens,
-                 "tokens that one step may compute, and sequences")
-      ->check(CLI::Range(1, 65536))
-      ->type_name("N")
-      ->default_str("256");
+  AddNumber(app, "--watermark", &options->settings.watermark,
+            {0, kMaxWatermark}, "part of the pool that admission leaves free")
+      ->type_name("PART");
+  AddNumber(app, "--step-tokens", &options->settings.step_tokens,
+            {1, kMaxStepTokens},
+            "tokens that one step may compute, and sequences");
 }
 
 void CheckTogether(const PlanOptions& options) {

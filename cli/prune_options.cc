@@ -1,5 +1,6 @@
 #include "cli/prune_options.h"
 
+#include "cli/number_flags.h"
 #include "cli/prune_flags.h"
 
 namespace headcount {
@@ -26,22 +27,15 @@ void AddRepairFlags(CLI::App& app, PruneOptions* options) {
                "ones on split select: a file beside the mask. Needs the "
                "weights, and starts a server inside")
       ->group("Repair");
-  app.add_option("--latency-texts", options->latency_texts,
-                 "with a server inside: texts of split select that latency is "
-                 "measured on, for each mask of the path; 0: it is not")
-      ->type_name("N")
-      ->check(CLI::Range(0, 4096));
-  app.add_option("--repair-texts", options->repairs.texts,
-                 "at most so many of split rank to refit from; after those of "
-                 "--rank-examples, others of the split")
-      ->type_name("N")
-      ->check(CLI::Range(8, 65536))
+  AddNumber(app, "--latency-texts", &options->latency_texts, {0, 4096},
+            "with a server inside: texts of split select that latency is "
+            "measured on, for each mask of the path; 0: it is not");
+  AddNumber(app, "--repair-texts", &options->repairs.texts, {8, 65536},
+            "at most so many of split rank to refit from; after those of "
+            "--rank-examples, others of the split")
       ->group("Repair");
-  app.add_option("--repair-examples", options->repairs.examples,
-                 "at most so many of split select to try layers on, drawn by "
-                 "--seed")
-      ->type_name("N")
-      ->check(CLI::Range(8, 65536))
+  AddNumber(app, "--repair-examples", &options->repairs.examples, {8, 65536},
+            "at most so many of split select to try layers on, drawn by --seed")
       ->group("Repair");
 }
 
@@ -75,10 +69,8 @@ void AddDataFlags(CLI::App& app, PruneOptions* options) {
                  "'<|bos|>{input}<|subject|>'; needs --weights")
       ->type_name("TEXT")
       ->group("Data");
-  app.add_option("--rank-examples", options->rank_examples,
-                 "at most so many of split rank, drawn by --seed")
-      ->type_name("N")
-      ->check(CLI::Range(8, 4096))
+  AddNumber(app, "--rank-examples", &options->rank_examples, {8, 4096},
+            "at most so many of split rank, drawn by --seed")
       ->group("Data");
 }
 
@@ -107,8 +99,7 @@ void AddTargetFlags(CLI::App& app, PruneOptions* options) {
       app, "--step", [options](double share) { options->step = share; },
       "how much more each mask of the path takes out")
       ->default_str("10%");
-  app.add_option("--seed", options->seed, "same seed, same mask")
-      ->type_name("N");
+  AddNumber(app, "--seed", &options->seed, {}, "same seed, same mask");
 }
 
 }  // namespace

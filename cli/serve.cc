@@ -83,7 +83,8 @@ absl::Status Serve(const ServerFlags& flags, Console& console) {
 
   console.out << "gRPC     " << (*server)->grpc_address() << "\n"
               << "metrics  http://" << (*server)->metrics_address()
-              << "/metrics\n\n"
+              << "/metrics\n"
+              << "device   " << (*server)->device() << "\n\n"
               << ServedTable((*server)->models())
               << NotLoaded((*server)->failed_models())
               << "\nTry, in another terminal:\n"
@@ -127,7 +128,8 @@ Command ServeCommand(CLI::App& root) {
       "    - source: {path: models/mailroom}\n"
       "    - name: mailroom-half\n"
       "      source: {path: models/mailroom}\n"
-      "      heads: {mask_file: models/mailroom/heads_half.json}\n");
+      "      heads: {mask_file: models/mailroom/heads_half.json}\n"
+      "docs/config.md has every key.\n");
   return {.app = &app,
           .run = [flags](Console& console) { return Serve(*flags, console); }};
 }

@@ -1,5 +1,7 @@
 #include "cli/server_flags.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -7,7 +9,9 @@
 #include "absl/time/time.h"
 #include "base/human.h"
 #include "cli/flags.h"
+#include "cli/number_flags.h"
 #include "server/config.h"
+#include "server/limits.h"
 
 namespace headcount {
 namespace {
@@ -16,7 +20,6 @@ using config::v1::ModelSpec;
 using config::v1::ServerConfig;
 
 using SetText = void (*)(ServerConfig&, const std::string&);
-using SetNumber = void (*)(ServerConfig&, int32_t);
 
 CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
                      SetText set, const std::string& description) {
@@ -29,18 +32,13 @@ CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
       description);
 }
 
-CLI::Option* AddNumber(CLI::App& app, ServerFlags* flags,
-                       const std::string& name, SetNumber set,
-                       const std::string& description) {
-  return app
-      .add_option_function<int32_t>(
-          name,
-          [flags, set](int32_t number) {
-            flags->overrides.emplace_back(
-                [set, number](ServerConfig& config) { set(config, number); });
-          },
-          description)
-      ->type_name("N");
+// What a number of the command line is set by.
+std::function<void(int32_t)> Override(ServerFlags* flags,
+                                      void (*set)(ServerConfig&, int32_t)) {
+  return [flags, set](int32_t number) {
+    flags->overrides.emplace_back(
+        [set, number](ServerConfig& config) { set(config, number); });
+  };
 }
 
 CLI::Option* AddDrainTime(CLI::App& app, ServerFlags* flags,
@@ -145,21 +143,23 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
       "can use one")
       ->type_name("DEVICE")
       ->default_str(defaults.device());
-  AddNumber(
-      app, flags, "--threads",
-      [](ServerConfig& c, int32_t n) { c.set_threads(n); },
-      "threads that compute; 0: one for each core")
+  AddNumber<int32_t>(
+      app, "--threads",
+      Override(flags, [](ServerConfig& c, int32_t n) { c.set_threads(n); }),
+      {0, kMaxThreads}, "threads that compute; 0: one for each core")
       ->default_str(absl::StrCat(defaults.threads()));
-  AddNumber(
-      app, flags, "--step-tokens",
-      [](ServerConfig& c, int32_t n) { c.set_step_tokens(n); },
+  AddNumber<int32_t>(
+      app, "--step-tokens",
+      Override(flags, [](ServerConfig& c, int32_t n) { c.set_step_tokens(n); }),
+      {1, kMaxStepTokens},
       "tokens that one step may compute: more for throughput, fewer for "
       "even latency")
       ->default_str(absl::StrCat(defaults.step_tokens()));
-  AddNumber(
-      app, flags, "--max-queue",
-      [](ServerConfig& c, int32_t n) { c.mutable_queue()->set_requests(n); },
-      "requests that may wait; more are refused")
+  AddNumber<int32_t>(
+      app, "--max-queue",
+      Override(flags, [](ServerConfig& c,
+                         int32_t n) { c.mutable_queue()->set_requests(n); }),
+      {1, kMaxQueuedRequests}, "requests that may wait; more are refused")
       ->default_str(absl::StrCat(defaults.queue().requests()));
   AddDrainTime(
       app, flags, "--drain-grace",
@@ -175,6 +175,23 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
       },
       "how long running requests may take after that")
       ->default_str(defaults.drain().deadline());
+}
+
+// A MODEL of the command line, which --name and --mask-file are for.
+absl::StatusOr<ModelSpec> ReadNamedModel(const std::string& path,
+                                         const ServerFlags& flags,
+                                         PathKeys* keys) {
+  absl::StatusOr<ModelSpec> spec = ReadModelSpec(path, keys);
+  if (!spec.ok()) return spec.status();
+  if (!flags.name.empty()) spec->set_name(flags.name);
+  if (flags.mask_file.empty()) return spec;
+  std::error_code error;
+  if (!std::filesystem::exists(flags.mask_file, error)) {
+    return absl::NotFoundError(
+        absl::StrCat("--mask-file: ", flags.mask_file, " does not exist"));
+  }
+  spec->mutable_heads()->set_mask_file(flags.mask_file);
+  return spec;
 }
 
 }  // namespace
@@ -200,30 +217,35 @@ void AddServerFlags(CLI::App& app, ServerFlags* flags) {
   });
 }
 
-absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags) {
+absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags,
+                                               PathKeys* keys) {
   ServerConfig config = DefaultServerConfig();
+  std::vector<std::string> places;  // of the models, see ValidateServerConfig
   if (!flags.config_path.empty()) {
-    absl::StatusOr<ServerConfig> file = ReadServerConfig(flags.config_path);
+    absl::StatusOr<ServerConfig> file =
+        ReadServerConfig(flags.config_path, keys);
     if (!file.ok()) return file.status();
     config = *std::move(file);
+    for (int i = 0; i < config.models_size(); ++i) {
+      places.push_back(absl::StrCat(flags.config_path, ": models[", i, "]."));
+    }
   }
   for (const std::string& path : flags.models) {
-    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+    absl::StatusOr<ModelSpec> spec = ReadNamedModel(path, flags, keys);
     if (!spec.ok()) return spec.status();
-    if (!flags.name.empty()) spec->set_name(flags.name);
-    if (!flags.mask_file.empty()) {
-      spec->mutable_heads()->set_mask_file(flags.mask_file);
-    }
     *config.add_models() = *std::move(spec);
+    places.push_back(path + ": ");
   }
   if (!flags.models_dir.empty()) config.set_models_dir(flags.models_dir);
-  if (absl::Status status = AddModelsOfFolder(&config); !status.ok()) {
+  if (absl::Status status = AddModelsOfFolder(&config, keys); !status.ok()) {
     return status;
+  }
+  for (int i = static_cast<int>(places.size()); i < config.models_size(); ++i) {
+    places.push_back(absl::StrCat("model '", config.models(i).name(), "': "));
   }
   for (const auto& set : flags.overrides) set(config);
-  if (absl::Status status = ValidateServerConfig(config); !status.ok()) {
-    return status;
-  }
+  absl::Status status = ValidateServerConfig(config, places);
+  if (!status.ok()) return status;
   return config;
 }
 

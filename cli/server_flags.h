@@ -9,6 +9,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "headcount/config/v1/config.pb.h"
+#include "server/config_paths.h"
 
 namespace headcount {
 
@@ -25,8 +26,9 @@ struct ServerFlags {
 // MODEL..., --config and every setting of a server. `flags` outlives `app`.
 void AddServerFlags(CLI::App& app, ServerFlags* flags);
 
-// Flag over environment over file over default. What it returns is valid.
+// Flag over environment over file over default. What it returns is valid; where
+// its paths were named goes to `keys`.
 absl::StatusOr<config::v1::ServerConfig> ReadConfiguration(
-    const ServerFlags& flags);
+    const ServerFlags& flags, PathKeys* keys = nullptr);
 
 }  // namespace headcount

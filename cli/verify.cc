@@ -15,6 +15,7 @@
 #include "cli/flags.h"
 #include "cli/interrupt.h"
 #include "cli/labelled_texts.h"
+#include "cli/number_flags.h"
 #include "cli/open_calls.h"
 #include "cli/output.h"
 #include "cli/progress.h"
@@ -59,21 +60,19 @@ void AddThresholds(CLI::App& app, VerifyOptions* options) {
       [options](double share) { options->min_agreement = share; },
       "least share of examples with the same label")
       ->group(group);
-  app.add_option("--max-kl", options->max_kl,
-                 "most KL divergence of the labels' probabilities, mean in "
-                 "nats, upper end of its 95 % interval; 0: any")
+  AddNumber(app, "--max-kl", &options->max_kl, {.least = 0},
+            "most KL divergence of the labels' probabilities, mean in nats, "
+            "upper end of its 95 % interval; 0: any")
       ->type_name("NATS")
-      ->check(CLI::NonNegativeNumber)
       ->group(group);
   AddShare(
       app, "--max-kv-bytes",
       [options](double share) { options->max_kv_bytes = share; },
       "most KV bytes a token, of the other model's")
       ->group(group);
-  app.add_option("--max-latency", options->max_latency,
-                 "most median latency, as a ratio to the other model's; 0: any")
+  AddNumber(app, "--max-latency", &options->max_latency, {.least = 0},
+            "most median latency, as a ratio to the other model's; 0: any")
       ->type_name("RATIO")
-      ->check(CLI::NonNegativeNumber)
       ->group(group);
 }
 
@@ -101,8 +100,7 @@ void AddVerifyFlags(CLI::App& app, VerifyOptions* options) {
   app.add_option("--weights", options->frame.weights,
                  "the model's folder or .gguf on this machine, for --template")
       ->type_name("PATH");
-  app.add_option("--seed", options->seed, "of the intervals' resampling")
-      ->type_name("N");
+  AddNumber(app, "--seed", &options->seed, {}, "of the intervals' resampling");
   AddThresholds(app, options);
   AddOutput(app, &options->output);
   AddClientFlags(app, &options->client);

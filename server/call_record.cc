@@ -70,6 +70,18 @@ bool IsLocalPeer(absl::string_view peer) {
          absl::StartsWith(peer, "unix:");
 }
 
+absl::Status CheckAdmin(Admin admin, absl::string_view peer) {
+  if (admin == Admin::kAny) return absl::OkStatus();
+  if (admin == Admin::kLocal && IsLocalPeer(peer)) return absl::OkStatus();
+  const char* const why =
+      admin == Admin::kOff
+          ? "nobody may change what this server serves: its configuration has "
+            "`admin: off`"
+          : "only clients on the server's machine may change what it serves, "
+            "unless its configuration has `admin: any`";
+  return WithReason(absl::PermissionDeniedError(why), Reason::kNotAllowed);
+}
+
 bool IsOutOfTime(absl::Time now, absl::Time arrival, absl::Time deadline) {
   constexpr absl::Duration kTravel = absl::Milliseconds(20);
   return now >= deadline - kTravel - (deadline - arrival) / 100;
@@ -112,14 +124,7 @@ CallRecord::CallRecord(RpcMethod method, grpc::CallbackServerContext* context,
 }
 
 absl::Status CallRecord::CheckAdmin() const {
-  if (serving_->remote_admin || IsLocalPeer(context_->peer())) {
-    return absl::OkStatus();
-  }
-  return WithReason(
-      absl::PermissionDeniedError("only clients on the server's machine may "
-                                  "change what it serves, unless its "
-                                  "configuration has `remote_admin: on`"),
-      Reason::kNotAllowed);
+  return headcount::CheckAdmin(serving_->admin, context_->peer());
 }
 
 void CallRecord::Complete(Request* request) const {

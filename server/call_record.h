@@ -11,6 +11,7 @@
 #include "engine/request.h"
 #include "grpcpp/grpcpp.h"
 #include "headcount/v1/inference.pb.h"
+#include "server/config.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/rpc_method.h"
@@ -34,6 +35,10 @@ bool IsTenant(absl::string_view tenant);
 // machine.
 bool IsLocalPeer(absl::string_view peer);
 
+// PermissionDenied, which names the key, where a client with this name of
+// gRPC's may not change what is served.
+absl::Status CheckAdmin(Admin admin, absl::string_view peer);
+
 // Whether a client that hangs up at `now` does so because its time is over. By
 // its own clock it may be, a little before it is by ours: the call took time to
 // arrive, and gRPC rounds a timeout up by as much as 1 % to send it.
@@ -55,8 +60,7 @@ class CallRecord {
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
 
-  // PermissionDenied for a call that changes what is served, from another
-  // machine where that is not allowed.
+  // The same for this call.
   absl::Status CheckAdmin() const;
 
   // Gives the request what it has of the call: deadline and tenant.

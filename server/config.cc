@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/human.h"
 #include "format/gguf.h"
+#include "server/config_paths.h"
 #include "server/limits.h"
 #include "server/yaml_message.h"
 #include "server/yaml_tree.h"
@@ -65,24 +66,29 @@ std::string FromFileOf(const std::string& yaml_path, const std::string& path) {
   return (fs::path(yaml_path).parent_path() / path).lexically_normal().string();
 }
 
-void ResolvePaths(const std::string& yaml_path, ModelSpec* spec) {
+// `where` stands before the keys of `spec` in errors.
+void ResolvePaths(const std::string& yaml_path, const std::string& where,
+                  ModelSpec* spec, PathKeys* keys) {
+  const auto resolve = [&](const char* key, std::string* path) {
+    *path = FromFileOf(yaml_path, *path);
+    if (keys != nullptr) keys->emplace(*path, where + key);
+  };
   if (spec->has_source()) {
-    spec->mutable_source()->set_path(
-        FromFileOf(yaml_path, spec->source().path()));
+    resolve("source.path", spec->mutable_source()->mutable_path());
   }
   if (spec->has_heads()) {
-    spec->mutable_heads()->set_mask_file(
-        FromFileOf(yaml_path, spec->heads().mask_file()));
+    resolve("heads.mask_file", spec->mutable_heads()->mutable_mask_file());
   }
 }
 
 // A headcount.yaml or a file like it; without `source` it lies beside the
 // weights.
-absl::StatusOr<ModelSpec> ReadModelFile(const std::string& yaml_path) {
+absl::StatusOr<ModelSpec> ReadModelFile(const std::string& yaml_path,
+                                        PathKeys* keys) {
   ModelSpec spec;
   const absl::Status status = FillFromFile(yaml_path, &spec);
   if (!status.ok()) return status;
-  ResolvePaths(yaml_path, &spec);
+  ResolvePaths(yaml_path, yaml_path + ": ", &spec, keys);
   if (!spec.has_source()) {
     const fs::path folder = fs::path(yaml_path).parent_path();
     spec.mutable_source()->set_path(folder.empty() ? "." : folder.string());
@@ -135,7 +141,8 @@ absl::Status At(const std::string& where, const absl::Status& status) {
 
 // Adds what a headcount.yaml beside the weights says, then the defaults, and
 // validates. `where` stands before the keys of `spec` in errors.
-absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where) {
+absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where,
+                                   PathKeys* keys) {
   const std::string& folder = spec.source().path();
   if (folder.empty() && !IsVariant(spec)) {
     return At(where,
@@ -146,7 +153,7 @@ absl::StatusOr<ModelSpec> Complete(ModelSpec spec, const std::string& where) {
   }
   const fs::path beside = fs::path(folder) / kModelFile;
   if (!folder.empty() && IsFile(beside)) {
-    absl::StatusOr<ModelSpec> base = ReadModelFile(beside.string());
+    absl::StatusOr<ModelSpec> base = ReadModelFile(beside.string(), keys);
     if (!base.ok()) return base.status();
     spec = Overlay(*std::move(base), spec);
   }
@@ -170,7 +177,7 @@ ServerConfig DefaultServerConfig() {
   config.mutable_queue()->set_tokens(0);
   config.mutable_queue()->set_bytes("64MiB");
   config.set_prefix_cache("on");
-  config.set_remote_admin("off");
+  config.set_admin("local");
   config.set_calibration("off");
   config.set_watermark(0.01);
   config.mutable_drain()->set_grace("5s");
@@ -179,7 +186,8 @@ ServerConfig DefaultServerConfig() {
   return config;
 }
 
-absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path) {
+absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path,
+                                              PathKeys* keys) {
   ServerConfig config = DefaultServerConfig();
   absl::Status status = FillFromFile(yaml_path, &config);
   if (!status.ok()) return status;
@@ -187,18 +195,23 @@ absl::StatusOr<ServerConfig> ReadServerConfig(const std::string& yaml_path) {
   if (!status.ok()) return At(yaml_path + ": ", status);
   for (int i = 0; i < config.models_size(); ++i) {
     ModelSpec* entry = config.mutable_models(i);
-    ResolvePaths(yaml_path, entry);
-    absl::StatusOr<ModelSpec> spec = Complete(
-        std::move(*entry), absl::StrCat(yaml_path, ": models[", i, "]."));
+    const std::string where = absl::StrCat(yaml_path, ": models[", i, "].");
+    ResolvePaths(yaml_path, where, entry, keys);
+    absl::StatusOr<ModelSpec> spec = Complete(std::move(*entry), where, keys);
     if (!spec.ok()) return spec.status();
     *entry = *std::move(spec);
   }
   config.set_models_dir(FromFileOf(yaml_path, config.models_dir()));
+  if (keys != nullptr) {
+    keys->emplace(config.models_dir(), yaml_path + ": models_dir");
+  }
   return config;
 }
 
-absl::Status AddModelsOfFolder(ServerConfig* config) {
+absl::Status AddModelsOfFolder(ServerConfig* config, PathKeys* keys) {
   if (config->models_dir().empty()) return absl::OkStatus();
+  const std::string key = KeyOf(config->models_dir(), "models_dir",
+                                keys == nullptr ? PathKeys() : *keys);
   std::error_code error;
   std::vector<std::string> paths;
   for (fs::directory_iterator entry(config->models_dir(), error), end;
@@ -206,20 +219,20 @@ absl::Status AddModelsOfFolder(ServerConfig* config) {
     if (LooksLikeAModel(entry->path())) paths.push_back(entry->path().string());
   }
   if (error) {
-    return absl::NotFoundError(absl::StrCat(
-        "models_dir: ", config->models_dir(), ": ", error.message()));
+    return absl::NotFoundError(
+        absl::StrCat(key, ": ", config->models_dir(), ": ", error.message()));
   }
   if (paths.size() > static_cast<size_t>(kMaxFolderModels)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("models_dir: ", config->models_dir(), " has ",
-                     paths.size(), " models; at most ", kMaxFolderModels));
+        absl::StrCat(key, ": ", config->models_dir(), " has ", paths.size(),
+                     " models; at most ", kMaxFolderModels));
   }
   std::sort(paths.begin(), paths.end());
   std::set<std::string> elsewhere;
   for (const ModelSpec& spec : config->models()) elsewhere.insert(spec.name());
   // That two of them have one name is found by ValidateServerConfig.
   for (const std::string& path : paths) {
-    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path);
+    absl::StatusOr<ModelSpec> spec = ReadModelSpec(path, keys);
     if (!spec.ok()) return spec.status();
     if (elsewhere.count(spec->name()) > 0) continue;
     *config->add_models() = *std::move(spec);
@@ -227,7 +240,8 @@ absl::Status AddModelsOfFolder(ServerConfig* config) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
+absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path,
+                                        PathKeys* keys) {
   std::string file = path;
   ModelSpec named;
   if (IsFolder(path)) {
@@ -246,11 +260,11 @@ absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
         "its config.json and tokenizer.json"));
   }
   if (IsFile(file) && !IsGguf(file)) {
-    absl::StatusOr<ModelSpec> read = ReadModelFile(file);
+    absl::StatusOr<ModelSpec> read = ReadModelFile(file, keys);
     if (!read.ok()) return read.status();
     named = *std::move(read);
   }
-  return Complete(std::move(named), file + ": ");
+  return Complete(std::move(named), file + ": ", keys);
 }
 
 std::optional<double> PoolShareOf(const ServerConfig& config) {
@@ -333,6 +347,11 @@ KvHeadRules KvHeadRulesOf(const ModelSpec& spec) {
     for (const int head : heads) rules[entry.layer()][head] = rule;
   }
   return rules;
+}
+
+Admin AdminOf(const ServerConfig& config) {
+  if (config.admin() == "any") return Admin::kAny;
+  return config.admin() == "off" ? Admin::kOff : Admin::kLocal;
 }
 
 absl::Duration DrainGraceOf(const ServerConfig& config) {

@@ -9,6 +9,7 @@
 // where: "server.yaml:7: models[1].heads.pruned.0: ...".
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -16,13 +17,18 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "engine/engine.h"
 #include "headcount/config/v1/config.pb.h"
 #include "heads/head_layout.h"
 #include "heads/head_mask.h"
 #include "heads/kv_dtype.h"
+#include "server/config_paths.h"
 
 namespace headcount {
+
+// Who may change what a server serves, and end it.
+enum class Admin : uint8_t { kLocal, kAny, kOff };
 
 // Every key that has a default, and no model.
 config::v1::ServerConfig DefaultServerConfig();
@@ -30,24 +36,29 @@ config::v1::ServerConfig DefaultServerConfig();
 // A server's file over DefaultServerConfig(). Each of its models is completed
 // as by ReadModelSpec: a headcount.yaml beside the weights gives the keys that
 // the server's file leaves out. Relative paths are relative to the file that
-// names them.
+// names them; where each was named goes to `keys`, here and below.
 absl::StatusOr<config::v1::ServerConfig> ReadServerConfig(
-    const std::string& yaml_path);
+    const std::string& yaml_path, PathKeys* keys = nullptr);
 
 // Adds what lies in config.models_dir, by name, and has not been added: folders
 // with a headcount.yaml, a config.json or a .gguf file, and .gguf files. Does
 // nothing if that is empty.
-absl::Status AddModelsOfFolder(config::v1::ServerConfig* config);
+absl::Status AddModelsOfFolder(config::v1::ServerConfig* config,
+                               PathKeys* keys = nullptr);
 
 // `path` is a folder of weights, with or without a headcount.yaml, or such a
 // file itself. Defaults are filled in; name, source.path, precision, preload
 // and kv_cache.dtype are always set. A variant has source.variant_of instead of
 // a path, and what it takes over from its base stays empty.
-absl::StatusOr<config::v1::ModelSpec> ReadModelSpec(const std::string& path);
+absl::StatusOr<config::v1::ModelSpec> ReadModelSpec(const std::string& path,
+                                                    PathKeys* keys = nullptr);
 
 // What can be told without opening a model: ranges, names (each once), sizes,
-// durations, addresses, and what variants are of. At least one model.
-absl::Status ValidateServerConfig(const config::v1::ServerConfig& config);
+// durations, addresses, and what variants are of. At least one model. `places`
+// stand before the keys of the models in errors; "models[0]." and so on where
+// there are none.
+absl::Status ValidateServerConfig(const config::v1::ServerConfig& config,
+                                  absl::Span<const std::string> places = {});
 // The same without a look at the models.
 absl::Status ValidateServerKeys(const config::v1::ServerConfig& config);
 absl::Status ValidateModelSpec(const config::v1::ModelSpec& spec);
@@ -71,6 +82,7 @@ KvDtype KvDtypeOf(const config::v1::ModelSpec& spec);  // not of a variant
 KvHeadRules KvHeadRulesOf(const config::v1::ModelSpec& spec);
 PoolQuota QuotaOf(const config::v1::ModelSpec& spec);
 double ShareOf(const config::v1::ModelSpec& spec);
+Admin AdminOf(const config::v1::ServerConfig& config);
 absl::Duration DrainGraceOf(const config::v1::ServerConfig& config);
 absl::Duration DrainDeadlineOf(const config::v1::ServerConfig& config);
 

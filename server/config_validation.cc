@@ -62,6 +62,14 @@ absl::Status CheckDevice(const std::string& value) {
                                         "by its number, such as cuda:0"));
 }
 
+absl::Status CheckAdminKey(const std::string& value) {
+  if (value == "local" || value == "any" || value == "off") {
+    return absl::OkStatus();
+  }
+  return Invalid("admin",
+                 absl::StrCat("'", value, "' is not local, any or off"));
+}
+
 absl::Status CheckChoice(absl::string_view path, absl::string_view value,
                          absl::string_view one, absl::string_view other) {
   if (value == one || value == other) return absl::OkStatus();
@@ -281,7 +289,7 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
        CheckBounds("queue.tokens", config.queue().tokens(), 0, INT64_MAX),
        CheckByteSize("queue.bytes", config.queue().bytes()),
        CheckChoice("prefix_cache", config.prefix_cache(), "on", "off"),
-       CheckChoice("remote_admin", config.remote_admin(), "on", "off"),
+       CheckAdminKey(config.admin()),
        CheckChoice("calibration", config.calibration(), "on", "off"),
        CheckDuration("drain.grace", config.drain().grace(), kMaxDrainGrace),
        CheckDuration("drain.deadline", config.drain().deadline(),
@@ -289,33 +297,33 @@ absl::Status ValidateServerKeys(const config::v1::ServerConfig& config) {
        CheckChoice("log_format", config.log_format(), "text", "json")});
 }
 
-absl::Status ValidateServerConfig(const config::v1::ServerConfig& config) {
+absl::Status ValidateServerConfig(const config::v1::ServerConfig& config,
+                                  absl::Span<const std::string> places) {
   absl::Status status = ValidateServerKeys(config);
   if (!status.ok()) return status;
   if (config.models().empty()) {
     return Invalid("models", "missing; at least one model");
   }
+  const auto at = [&](int i, const absl::Status& problem) {
+    const auto index = static_cast<size_t>(i);
+    return absl::InvalidArgumentError(
+        absl::StrCat(index < places.size() ? places[index]
+                                           : absl::StrCat("models[", i, "]."),
+                     problem.message()));
+  };
   std::set<absl::string_view> names;
   for (int i = 0; i < config.models_size(); ++i) {
-    const std::string path = absl::StrCat("models[", i, "]");
     status = ValidateModelSpec(config.models(i));
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ".", status.message()));
+    if (status.ok() && !names.insert(config.models(i).name()).second) {
+      status = Invalid("name", absl::StrCat("'", config.models(i).name(),
+                                            "' is the name of two models"));
     }
-    if (!names.insert(config.models(i).name()).second) {
-      return Invalid(path + ".name",
-                     absl::StrCat("'", config.models(i).name(),
-                                  "' is the name of two models"));
-    }
+    if (!status.ok()) return at(i, status);
   }
   for (int i = 0; i < config.models_size(); ++i) {
     if (!IsVariant(config.models(i))) continue;
     status = CheckBase(config.models(i), config);
-    if (!status.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("models[", i, "].", status.message()));
-    }
+    if (!status.ok()) return at(i, status);
   }
   return absl::OkStatus();
 }

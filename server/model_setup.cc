@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "model/model.h"
 #include "server/config.h"
+#include "server/config_paths.h"
 
 namespace headcount {
 namespace {
@@ -219,6 +220,7 @@ absl::StatusOr<LoadedModel> LoadModel(const config::v1::ModelSpec& spec,
                                       const EngineOptions& options,
                                       Backend* backend, LoadProgress progress) {
   const absl::Time start = absl::Now();
+  if (absl::Status status = CheckPaths(spec); !status.ok()) return status;
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Load(spec.source().path());
   if (!tokenizer.ok()) return tokenizer.status();
   LoadedModel out;
@@ -267,6 +269,7 @@ absl::StatusOr<LoadedModel> LoadVariant(const config::v1::ModelSpec& spec,
                                         const EngineModel& base,
                                         const ServedModel& served) {
   const absl::Time start = absl::Now();
+  if (absl::Status status = CheckPaths(spec); !status.ok()) return status;
   LoadedModel out;
   out.served.tokenizer = served.tokenizer;
   out.served.chat = served.chat;

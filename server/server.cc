@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "backend/create_backend.h"
@@ -95,8 +94,8 @@ absl::StatusOr<config::v1::ServerConfig> WithPoolBytes(
   if (bytes == 0) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "kv_pool: ", config.kv_pool(), " of the ", FormatByteSize(free),
-        " that the models leave free on ", backend.name(),
-        " is less than a slab of ", FormatByteSize(slab)));
+        " that the models leave free on ", backend.name(), " is less than ",
+        FormatByteSize(slab), ", the least a pool can be"));
   }
   config.set_kv_pool(absl::StrCat(bytes, "B"));
   return config;
@@ -120,7 +119,8 @@ struct Server::Impl {
   const config::v1::ServerConfig config;
   SystemClock clock;
   const Log log;
-  std::string device;
+  std::string device;   // Backend::name()
+  absl::Status no_gpu;  // see CreateBackend
   std::atomic<ServerState> state{ServerState::kStarting};
   std::unique_ptr<Engine> engine;
   std::optional<ModelTable> models;
@@ -159,7 +159,7 @@ void Server::Impl::SetUp(std::unique_ptr<Engine> its_engine,
              .clock = &clock,
              .options = EngineOptionsOf(config),
              .drain_deadline = DrainDeadlineOf(config),
-             .remote_admin = config.remote_admin() == "on",
+             .admin = AdminOf(config),
              .begin_drain = [] { kill(getpid(), SIGTERM); }};
   const bool calibrates = config.calibration() == "on";
   health = MakeHealthService(*models, calibrates, &*metrics);
@@ -210,7 +210,8 @@ absl::Status Server::Impl::OpenMetrics() {
   absl::StatusOr<std::unique_ptr<MetricsEndpoint>> endpoint =
       MetricsEndpoint::Open(
           *address,
-          {std::make_shared<EngineCollector>(engine.get(), &*models, device,
+          {std::make_shared<EngineCollector>(engine.get(), &*models,
+                                             device.substr(0, device.find(' ')),
                                              &state),
            std::make_shared<ProcessCollector>(), metrics->registry()});
   if (!endpoint.ok()) return InField("metrics_listen", endpoint.status());
@@ -240,8 +241,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
     const config::v1::ServerConfig& config, LogLevel least_logged) {
   absl::Status status = ValidateServerConfig(config);
   if (!status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<Backend>> created =
-      CreateBackend(*ParseDeviceName(config.device()), config.threads());
+  absl::Status no_gpu;
+  absl::StatusOr<std::unique_ptr<Backend>> created = CreateBackend(
+      *ParseDeviceName(config.device()), config.threads(), &no_gpu);
   if (!created.ok()) {
     return absl::Status(created.status().code(),
                         absl::StrCat("device: ", created.status().message()));
@@ -253,6 +255,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
       WithPoolBytes(config, *backend);
   if (!sized.ok()) return sized.status();
   auto impl = std::make_unique<Impl>(*sized, least_logged);
+  impl->no_gpu = no_gpu;
   std::vector<EngineModel> engine_models;
   std::vector<ServedModel> served;
   for (LoadedModel& model : models->loaded) {
@@ -266,10 +269,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(
       Engine::Create(std::move(options), std::move(backend),
                      std::move(engine_models), &impl->clock);
   if (!engine.ok()) return engine.status();
-  const std::pair<std::string, std::string> device =
-      absl::StrSplit(backend_name, absl::MaxSplits(' ', 1));
   impl->SetUp(*std::move(engine), std::move(served), std::move(models->failed),
-              models->unloaded, device.first);
+              models->unloaded, backend_name);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
@@ -290,6 +291,10 @@ Server::~Server() { impl_->Close(absl::ZeroDuration()); }
 
 absl::Status Server::Start() {
   CHECK(impl_->state == ServerState::kStarting);
+  if (!impl_->no_gpu.ok()) {
+    impl_->log.Warning("no GPU is used",
+                       LogFields().Add("reason", impl_->no_gpu.message()));
+  }
   for (const FailedModel& model : failed_models()) model.WriteTo(impl_->log);
   // Metrics first: a server that answers can be watched.
   absl::Status status = impl_->OpenMetrics();
@@ -302,7 +307,8 @@ absl::Status Server::Start() {
   impl_->watch->Start();
   impl_->log.Info("serving", LogFields()
                                  .Add("listen", impl_->grpc_address)
-                                 .Add("metrics", impl_->metrics_address));
+                                 .Add("metrics", impl_->metrics_address)
+                                 .Add("device", impl_->device));
   return absl::OkStatus();
 }
 
@@ -311,6 +317,8 @@ const std::string& Server::grpc_address() const { return impl_->grpc_address; }
 const std::string& Server::metrics_address() const {
   return impl_->metrics_address;
 }
+
+const std::string& Server::device() const { return impl_->device; }
 
 int64_t Server::kv_pool_bytes() const {
   return EngineOptionsOf(impl_->config).kv_pool_bytes;

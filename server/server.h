@@ -45,6 +45,8 @@ class Server {
   // host:port with the real port where 0 was asked for. Valid after Start.
   const std::string& grpc_address() const;
   const std::string& metrics_address() const;
+  // Where models run, such as "cpu (AVX3, 2 threads)".
+  const std::string& device() const;
   int64_t kv_pool_bytes() const;
   // Unavailable once the device has failed for good. The process has then been
   // sent SIGTERM.

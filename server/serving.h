@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "server/admission.h"
+#include "server/config.h"
 #include "server/log.h"
 #include "server/metrics.h"
 #include "server/model_lifecycle.h"
@@ -25,7 +26,7 @@ struct Serving {
   const Clock* clock = nullptr;
   EngineOptions options;
   absl::Duration drain_deadline;
-  bool remote_admin = false;          // see ServerConfig
+  Admin admin = Admin::kLocal;
   std::function<void()> begin_drain;  // as SIGTERM does
 };
 

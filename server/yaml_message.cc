@@ -55,7 +55,8 @@ absl::Status UnknownKey(const YamlNode& value, absl::string_view key,
   const std::string hint =
       nearest.empty() ? absl::StrCat("known here: ", absl::StrJoin(names, ", "))
                       : absl::StrCat("did you mean '", nearest, "'?");
-  return place.Key(key).Error(value.line, absl::StrCat("unknown key; ", hint));
+  return place.Key(key).Error(value.key_line,
+                              absl::StrCat("unknown key; ", hint));
 }
 
 std::string Quoted(absl::string_view text) {
@@ -123,7 +124,7 @@ absl::Status FillMap(const YamlNode& node, const Place& place,
     const Place here = place.Key(key);
     Message* entry = message->GetReflection()->AddMessage(message, field);
     const YamlNode key_node{
-        .kind = Kind::kScalar, .line = value.line, .scalar = key};
+        .kind = Kind::kScalar, .line = value.key_line, .scalar = key};
     absl::Status status =
         FillScalar(key_node, here, entry_type->map_key(), entry);
     if (!status.ok()) return status;

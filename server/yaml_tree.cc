@@ -65,6 +65,7 @@ class TreeBuilder final : public YAML::EventHandler {
   struct Container {
     YamlNode node;
     std::string key;
+    int key_line = 1;
     bool has_key = false;
     YAML::Mark mark;
   };
@@ -118,6 +119,9 @@ class TreeBuilder final : public YAML::EventHandler {
     } else if (WantsKey()) {
       SetKey(mark, parent, std::move(node));
     } else {
+      node.key_line = parent.key_line;
+      // The parser sees that there is none where the next key begins.
+      if (node.kind == YamlNode::Kind::kNull) node.line = parent.key_line;
       parent.node.entries.emplace_back(std::move(parent.key), std::move(node));
       parent.key.clear();
       parent.has_key = false;
@@ -132,10 +136,11 @@ class TreeBuilder final : public YAML::EventHandler {
       if (key == node.scalar) {
         Refuse(mark,
                absl::StrCat("key '", node.scalar,
-                            "' is here twice; first in line ", value.line));
+                            "' is here twice; first in line ", value.key_line));
       }
     }
     parent.key = std::move(node.scalar);
+    parent.key_line = node.line;
     parent.has_key = true;
   }
 

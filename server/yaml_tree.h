@@ -16,9 +16,10 @@ struct YamlNode {
   enum class Kind { kNull, kScalar, kSequence, kMap };
 
   Kind kind = Kind::kNull;
-  int line = 1;                                                // from 1
-  std::string scalar = {};                                     // kScalar
-  std::vector<YamlNode> items = {};                            // kSequence
+  int line = 1;                      // from 1
+  int key_line = 1;                  // of its key, where it is the value of one
+  std::string scalar = {};           // kScalar
+  std::vector<YamlNode> items = {};  // kSequence
   std::vector<std::pair<std::string, YamlNode>> entries = {};  // kMap, in order
 };
 

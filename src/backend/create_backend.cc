@@ -12,20 +12,19 @@
 namespace headcount {
 namespace {
 
+// That of this build.
+OpenCuda OpenCudaHere() {
 #if defined(HEADCOUNT_CUDA)
-absl::StatusOr<std::unique_ptr<Backend>> CreateCuda(int ordinal) {
-  absl::StatusOr<std::unique_ptr<cuda::Device>> device =
-      cuda::OpenDevice(ordinal);
-  if (!device.ok()) return device.status();
-  return cuda::CreateCudaBackend(*std::move(device));
-}
+  return [](int ordinal) -> absl::StatusOr<std::unique_ptr<Backend>> {
+    absl::StatusOr<std::unique_ptr<cuda::Device>> device =
+        cuda::OpenDevice(ordinal);
+    if (!device.ok()) return device.status();
+    return cuda::CreateCudaBackend(*std::move(device));
+  };
 #else
-absl::StatusOr<std::unique_ptr<Backend>> CreateCuda(int /*ordinal*/) {
-  return absl::FailedPreconditionError(
-      "this build knows no CUDA: build with -DHEADCOUNT_CUDA=ON where there is "
-      "a CUDA toolkit, or serve with --device cpu");
-}
+  return nullptr;
 #endif
+}
 
 }  // namespace
 
@@ -47,10 +46,25 @@ std::optional<DeviceName> ParseDeviceName(std::string_view text) {
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const DeviceName& device,
-                                                       int threads) {
-  if (device.kind != DeviceName::Kind::kCpu) {
-    absl::StatusOr<std::unique_ptr<Backend>> cuda = CreateCuda(device.ordinal);
-    if (cuda.ok() || device.kind == DeviceName::Kind::kCuda) return cuda;
+                                                       int threads,
+                                                       absl::Status* no_gpu) {
+  return ChooseBackend(device, threads, OpenCudaHere(), no_gpu);
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(
+    const DeviceName& device, int threads, const OpenCuda& open_cuda,
+    absl::Status* no_gpu) {
+  if (no_gpu != nullptr) *no_gpu = absl::OkStatus();
+  const bool must = device.kind == DeviceName::Kind::kCuda;
+  if (!open_cuda && must) {
+    return absl::FailedPreconditionError(
+        "this build knows no CUDA: build with -DHEADCOUNT_CUDA=ON where there "
+        "is a CUDA toolkit, or serve with --device cpu");
+  }
+  if (open_cuda && device.kind != DeviceName::Kind::kCpu) {
+    absl::StatusOr<std::unique_ptr<Backend>> cuda = open_cuda(device.ordinal);
+    if (cuda.ok() || must) return cuda;
+    if (no_gpu != nullptr) *no_gpu = cuda.status();
   }
   return CreateCpuBackend({.threads = threads});
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -22,10 +23,20 @@ struct DeviceName {
 std::optional<DeviceName> ParseDeviceName(std::string_view text);
 
 // kAuto is the first CUDA device where there is one that this build can use,
-// else the CPU. `threads` of the host compute, on the CPU; 0: one for each
-// core. FailedPrecondition, with what to do about it, when there is no such
-// device or this build knows no CUDA.
-absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const DeviceName& device,
-                                                       int threads);
+// else the CPU; `no_gpu` is then why, and OK in a build that knows no CUDA.
+// `threads` of the host compute, on the CPU; 0: one for each core.
+// FailedPrecondition, with what to do about it, when there is no such device or
+// this build knows no CUDA.
+absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
+    const DeviceName& device, int threads, absl::Status* no_gpu = nullptr);
+
+// How a build opens a CUDA device by its number; empty: it knows none.
+using OpenCuda =
+    std::function<absl::StatusOr<std::unique_ptr<Backend>>(int ordinal)>;
+
+// The choice that CreateBackend makes.
+absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(
+    const DeviceName& device, int threads, const OpenCuda& open_cuda,
+    absl::Status* no_gpu);
 
 }  // namespace headcount

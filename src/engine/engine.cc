@@ -273,7 +273,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(
     std::vector<EngineModel> models, const Clock* clock) {
   absl::StatusOr<std::unique_ptr<Buffer>> arena =
       backend->Allocate(options.kv_pool_bytes);
-  if (!arena.ok()) return Of("KV pool", arena.status());
+  if (!arena.ok()) return Of("kv_pool", arena.status());
   auto engine = std::make_unique<EngineImpl>(options, std::move(backend),
                                              *std::move(arena), clock);
   for (EngineModel& model : models) {

@@ -1,16 +1,27 @@
 #include "kv/block_pool.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/checked.h"
+#include "base/human.h"
 #include "heads/kv_geometry.h"
 
 namespace headcount {
 namespace {
 
 constexpr int kNone = -1;
+
+// Two sizes that are not the same, as texts that are not either.
+std::pair<std::string, std::string> Apart(int64_t one, int64_t other) {
+  std::string first = FormatByteSize(one);
+  std::string second = FormatByteSize(other);
+  if (first != second) return {std::move(first), std::move(second)};
+  return {absl::StrCat(one, " bytes"), absl::StrCat(other, " bytes")};
+}
 
 }  // namespace
 
@@ -115,34 +126,46 @@ absl::Status BlockPool::CheckFits(const Member& added,
   for (const int64_t bytes : block_bytes) {
     CHECK(bytes > 0) << "block of " << bytes << " bytes";
     if (bytes > slab_bytes()) {
+      const auto [piece, slab_size] = Apart(bytes, slab_bytes());
       return absl::InvalidArgumentError(absl::StrCat(
-          "a KV block of this model has ", bytes,
-          " bytes, but a slab of the pool only ", slab_bytes(),
-          "; make the pool larger, or prune or quantise more heads"));
+          "kv_pool: ", kBlockTokens, " tokens of this model need a piece of ",
+          piece, ", but the pool is lent in pieces of ", slab_size,
+          "; make kv_pool (--kv-pool) larger, or prune or quantise more "
+          "heads"));
     }
     CHECK(CheckedCast<int>(slab_bytes() / bytes).has_value());
   }
   const auto groups = static_cast<int64_t>(block_bytes.size());
   const auto slabs = static_cast<int64_t>(slabs_.size());
-  int64_t needed = std::max(added.floor_slabs, groups);
+  const int64_t needed = std::max(added.floor_slabs, groups);
+  const bool has_floor = added.floor_slabs > groups;
+  bool any_floor = has_floor;
+  int64_t promised = 0;  // to the others
   for (int id = 0; id < static_cast<int>(members_.size()); ++id) {
-    needed += std::max<int64_t>(
-        member(id).floor_slabs,
+    const auto theirs = static_cast<int64_t>(
         std::count_if(groups_.begin(), groups_.end(),
                       [&](const Group& other) { return other.model == id; }));
+    promised += std::max(member(id).floor_slabs, theirs);
+    any_floor = any_floor || member(id).floor_slabs > theirs;
   }
-  if (needed > slabs) {
+  if (needed + promised > slabs) {
+    const auto [capacity, all] =
+        Apart(capacity_bytes(), (needed + promised) * slab_bytes());
     return absl::ResourceExhaustedError(absl::StrCat(
-        "the KV pool of ", capacity_bytes(), " bytes has ", slabs, " slabs of ",
-        slab_bytes(), " bytes, but the models together need ", needed,
-        " (each its kv_cache.quota.min, and a slab for each of its KV "
-        "groups); make the pool larger or the quotas smaller"));
+        "kv_pool: ", capacity, " is too small: this model needs ",
+        promised > 0 ? FormatByteSize(needed * slab_bytes()) : all,
+        has_floor ? " for its kv_cache.quota.min" : "",
+        promised > 0 ? absl::StrCat(", and all together ", all) : "",
+        "; make kv_pool (--kv-pool) larger",
+        any_floor ? ", or kv_cache.quota.min smaller" : ""));
   }
-  if (added.ceiling_slabs < std::max(added.floor_slabs, groups)) {
+  if (added.ceiling_slabs < needed) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "kv_cache.quota.max: ", added.ceiling_slabs, " slabs of ", slab_bytes(),
-        " bytes, but this model needs ", std::max(added.floor_slabs, groups),
-        " for kv_cache.quota.min and for each of its KV groups"));
+        "kv_cache.quota.max: too small: the pool is lent in pieces of ",
+        FormatByteSize(slab_bytes()), ", of which it allows ",
+        FormatByteSize(added.ceiling_slabs * slab_bytes()),
+        ", but this model needs ", FormatByteSize(needed * slab_bytes()),
+        has_floor ? " for its kv_cache.quota.min" : ""));
   }
   return absl::OkStatus();
 }

@@ -102,13 +102,21 @@ class BadStarts(unittest.TestCase):
             lambda mask: mask.update(format="heads/9")))
 
     def test_a_mask_file_that_is_not_there(self):
-        self.refuse(["nowhere.json"], models=[
-            {**served.DENSE, "heads": {"mask_file": "nowhere.json"}}])
+        models = [{**served.DENSE, "heads": {"mask_file": "nowhere.json"}}]
+        self.refuse(["heads.mask_file", "nowhere.json does not exist"],
+                    models=models)
+        self.refuse(["server.yaml: models[0].heads.mask_file",
+                     "nowhere.json does not exist"], command="check",
+                    says="path ", models=models)
 
     # Model files.
 
     def test_a_folder_that_is_not_there(self):
-        self.refuse(["/nowhere"], models=self.model_at("/nowhere"))
+        self.refuse(["model 'copy': source.path: /nowhere does not exist"],
+                    models=self.model_at("/nowhere"))
+        self.refuse(["server.yaml: models[0].source.path: /nowhere does not "
+                     "exist"], command="check", says="path ",
+                    models=self.model_at("/nowhere"))
 
     def test_a_file_of_the_model_that_is_not_there(self):
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -204,14 +212,21 @@ class BadStarts(unittest.TestCase):
         self.refuse(["drain.grace", "5"], drain={"grace": "5"})
 
     def test_two_models_of_one_name(self):
-        self.refuse(["models[1].name", "mailroom"],
+        self.refuse(["server.yaml: models[1].name", "mailroom"],
                     models=[served.DENSE, served.DENSE])
 
     def test_no_model(self):
         self.refuse(["models"], models=[])
 
     def test_a_model_that_does_not_fit_the_pool(self):
-        self.refuse(["KV pool", "16384 bytes"], kv_pool="16KiB")
+        self.refuse(["kv_pool: 16.0 KiB is too small", "mailroom",
+                     "needs 2.0 MiB;", "--kv-pool"], kv_pool="16KiB")
+
+    def test_a_quota_that_does_not_fit_the_pool(self):
+        quota = {"kv_cache": {"quota": {"min": "128MiB"}}}
+        self.refuse(["kv_pool: 64.0 MiB is too small",
+                     "needs 128 MiB for its kv_cache.quota.min"],
+                    models=[{**served.DENSE, **quota}])
 
     def test_a_template_without_a_place_for_the_input(self):
         self.refuse(["'mailroom'", "classify.template", "{input}"], models=[
@@ -253,7 +268,8 @@ class GoodStarts(unittest.TestCase):
                      "deploy/kubernetes/base/server.yaml"):
             with open(os.path.join(served.stubs.SOURCE, name),
                       encoding="utf-8") as file:
-                config = served.yaml.safe_load(file)
+                # Values stay text, as the server reads them.
+                config = served.yaml.load(file, served.yaml.BaseLoader)
             # In the image, models are in /models.
             for model in config["models"]:
                 path = model["source"]["path"]

@@ -1,6 +1,7 @@
 """Models are loaded and unloaded while others are served."""
 
 import os
+import signal
 import tempfile
 import unittest
 
@@ -175,6 +176,27 @@ class Drain(unittest.TestCase):
             next(stream)
             server.model.Drain(stubs.model.DrainRequest())
             self.assertEqual(len(served.Answer(stream).ids), 1499)
+            self.assertEqual(server.process.wait(served.DEADLINE), 0)
+
+    def test_nobody_may_where_the_configuration_says_so(self):
+        with served.Server(models=[served.DENSE], admin="off") as server:
+            for call, request in (
+                    (lambda request: list(server.model.LoadModel(request)),
+                     stubs.model.LoadModelRequest(name="mailroom")),
+                    (server.model.UnloadModel,
+                     stubs.model.UnloadModelRequest(name="mailroom")),
+                    (server.model.Drain, stubs.model.DrainRequest())):
+                with self.assertRaises(grpc.RpcError) as raised:
+                    call(request)
+                error = raised.exception
+                self.assertEqual(error.code(),
+                                 grpc.StatusCode.PERMISSION_DENIED)
+                self.assertEqual(served.reason(error), "NOT_ALLOWED")
+                self.assertIn("`admin: off`", error.details())
+            self.assertEqual(
+                len(server.generate(text="a", max_tokens=3,
+                                    ignore_eos=True).ids), 3)
+            server.process.send_signal(signal.SIGTERM)
             self.assertEqual(server.process.wait(served.DEADLINE), 0)
 
 

@@ -26,6 +26,14 @@ class Services(unittest.TestCase):
             timeout=10)
         return answer
 
+    def test_the_server_says_where_it_computes(self):
+        served.until(lambda: "Try, in another terminal" in self.server.log(),
+                     "the server has said what it serves")
+        (line,) = [line for line in self.server.log_lines()
+                   if line.get("msg") == "serving"]
+        self.assertRegex(line["device"], r"^(cpu|cuda) \(.+\)$")
+        self.assertIn(f"\ndevice   {line['device']}\n", self.server.log())
+
     def test_reflection_lists_our_services(self):
         listed = self.reflect(list_services="").list_services_response.service
         self.assertLessEqual(OURS, {service.name for service in listed})

@@ -44,5 +44,40 @@ TEST(CreateBackend, SaysWhatToDoAboutADeviceThatIsNotThere) {
                              HasSubstr("no device cuda:1000")));
 }
 
+// A server whose driver was too old ran on the CPU and did not say so.
+TEST(ChooseBackend, TellsWhyAutoIsTheCpu) {
+  const absl::Status error = absl::FailedPreconditionError("no NVIDIA driver");
+  const OpenCuda fails = [&](int) { return error; };
+  absl::Status no_gpu;
+  const auto automatic = ChooseBackend({}, 1, fails, &no_gpu);
+  ASSERT_TRUE(automatic.ok()) << automatic.status();
+  EXPECT_THAT((*automatic)->name(), StartsWith("cpu ("));
+  EXPECT_EQ(no_gpu, error);
+  EXPECT_TRUE(ChooseBackend({}, 1, fails, nullptr).ok());
+
+  EXPECT_TRUE(
+      ChooseBackend({.kind = DeviceName::Kind::kCpu}, 1, fails, &no_gpu).ok());
+  EXPECT_TRUE(no_gpu.ok()) << "nobody asked for one";
+  EXPECT_EQ(ChooseBackend({.kind = DeviceName::Kind::kCuda}, 1, fails, &no_gpu)
+                .status(),
+            error);
+}
+
+TEST(ChooseBackend, HasNothingToTellWhereTheBuildKnowsNoGpuOrTakesOne) {
+  absl::Status no_gpu = absl::UnknownError("of before");
+  ASSERT_TRUE(ChooseBackend({}, 1, OpenCuda(), &no_gpu).ok());
+  EXPECT_TRUE(no_gpu.ok()) << no_gpu;
+  int opened = -1;
+  const OpenCuda opens = [&](int ordinal) {
+    opened = ordinal;
+    return CreateBackend({.kind = DeviceName::Kind::kCpu}, 3);
+  };
+  const auto chosen = ChooseBackend({}, 1, opens, &no_gpu);
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_THAT((*chosen)->name(), HasSubstr("3 threads"));
+  EXPECT_EQ(opened, 0);
+  EXPECT_TRUE(no_gpu.ok()) << no_gpu;
+}
+
 }  // namespace
 }  // namespace headcount

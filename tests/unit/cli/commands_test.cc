@@ -110,6 +110,71 @@ TEST_F(CommandsTest, RefusesWrongUsageBeforeAnyCall) {
   }
 }
 
+// "Could not convert: --threads = abc" told of a type of C++.
+TEST_F(CommandsTest, SaysWhatANumberMayBe) {
+  const struct {
+    std::vector<std::string> args;
+    std::string error;
+  } kCases[] = {
+      {{"serve", "a", "--threads", "abc"},
+       "--threads: 'abc' is not a whole number from 0 to 1024\n"},
+      {{"plan", "a", "--keep", "150"},
+       "--keep: '150' is not a number from 0 to 100\n"},
+      {{"plan", "a", "--step-tokens", "1.5"},
+       "--step-tokens: '1.5' is not a whole number from 1 to 65536\n"},
+      {{"bench", "--streams", "0"},
+       "--streams: '0' is not a whole number from 1 to 1048576\n"},
+      {{"bench", "--seed", "-1"},
+       "--seed: '-1' is not a whole number from 0 to 18446744073709551615\n"},
+      {{"chat", "--temperature", "nan"},
+       "--temperature: 'nan' is not a number from 0 to 100\n"},
+      {{"generate", "x", "--presence-penalty", "-3"},
+       "--presence-penalty: '-3' is not a number from -2 to 2\n"},
+      {{"generate", "--prompt-ids", "1,x"},
+       "--prompt-ids: 'x' is not a whole number from 0 to 2147483647\n"},
+      {{"verify", "a", "--against", "b", "--data", "c", "--max-kl", "-1"},
+       "--max-kl: '-1' is not a number from 0 on\n"},
+  };
+  for (const auto& bad : kCases) {
+    Recorder recorder;
+    EXPECT_EQ(recorder.Run(bad.args), 2);
+    EXPECT_THAT(recorder.err.str(), HasSubstr(bad.error));
+  }
+}
+
+// It was "--streams N:INT in [1 - 1048576]".
+TEST_F(CommandsTest, HelpHasTheRangesOfNumbersInWords) {
+  for (const char* command : {"bench", "chat", "classify", "generate", "import",
+                              "plan", "prune", "serve", "verify"}) {
+    EXPECT_EQ(recorder_.Run({command, "--help"}), 0) << command;
+  }
+  EXPECT_THAT(out(), HasSubstr("      --streams N  "));
+  EXPECT_THAT(out(), HasSubstr("other; 1 to 1048576 [default 1]"));
+  for (const char* type : {":INT", ":UINT", ":FLOAT", ":POSITIVE", ":NON"}) {
+    EXPECT_THAT(out(), Not(HasSubstr(type)));
+  }
+}
+
+TEST_F(CommandsTest, AnErrorNamesTheVariableThatItIsFrom) {
+  const ScopedEnv threads("HEADCOUNT_THREADS", "abc");
+  EXPECT_EQ(recorder_.Run({"serve", "a"}), 2);
+  EXPECT_THAT(err(), HasSubstr("--threads: 'abc' is not a whole number from 0 "
+                               "to 1024 (from HEADCOUNT_THREADS)\n"));
+  for (const std::vector<std::string>& typed :
+       {std::vector<std::string>{"--threads", "x"}, {"--threads=x"}}) {
+    Recorder recorder;
+    std::vector<std::string> args = {"serve", "a"};
+    args.insert(args.end(), typed.begin(), typed.end());
+    EXPECT_EQ(recorder.Run(args), 2);
+    EXPECT_THAT(recorder.err.str(), HasSubstr("'x' is not a whole number"));
+    EXPECT_THAT(recorder.err.str(), Not(HasSubstr("HEADCOUNT_THREADS")));
+  }
+  const ScopedEnv timeout("HEADCOUNT_TIMEOUT", "5");
+  Recorder recorder;
+  EXPECT_EQ(recorder.Run({"list"}), 2);
+  EXPECT_THAT(recorder.err.str(), HasSubstr("(from HEADCOUNT_TIMEOUT)"));
+}
+
 TEST_F(CommandsTest, HelpNamesDefaultsAndEnvironment) {
   EXPECT_EQ(recorder_.Run({"generate", "--help"}), 0);
   EXPECT_THAT(out(), HasSubstr("[default 128]"));

@@ -94,7 +94,9 @@ TEST(ModelFiles, SaysWhyAModelIsNotServed) {
   EXPECT_EQ(shards.format, "safetensors");
   EXPECT_THAT(RenderModelFiles(shards), HasSubstr("not served: "))
       << "there is no tokenizer.json";
-  EXPECT_EQ(ReadModelFiles("/no/such/model").problems.size(), 3U);
+  const ModelFiles nothing = ReadModelFiles("/no/such/model");
+  ASSERT_EQ(nothing.problems.size(), 1U);
+  EXPECT_EQ(nothing.problems[0].message(), "/no/such/model does not exist");
 }
 
 }  // namespace

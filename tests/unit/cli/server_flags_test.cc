@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "cli/check.h"
 #include "cli/command.h"
 #include "gmock/gmock.h"
@@ -64,12 +65,13 @@ TEST(ServerFlagsTest, FlagOverEnvironmentOverFileOverDefault) {
 }
 
 TEST(ServerFlagsTest, AMaskAndANameAreForTheModelOnTheCommandLine) {
-  const auto config = Configure(
-      {kMailroom, "--name", "half", "--mask-file", "heads_half.json"});
+  const std::string mask = std::string(kMailroom) + "/heads_half.json";
+  const auto config =
+      Configure({kMailroom, "--name", "half", "--mask-file", mask});
   ASSERT_TRUE(config.ok()) << config.status();
   ASSERT_EQ(config->models_size(), 1);
   EXPECT_EQ(config->models(0).name(), "half");
-  EXPECT_EQ(config->models(0).heads().mask_file(), "heads_half.json");
+  EXPECT_EQ(config->models(0).heads().mask_file(), mask);
 }
 
 TEST(ServerFlagsTest, CalibrationIsServedOnlyIfAskedFor) {
@@ -100,6 +102,26 @@ TEST(ServerFlagsTest, FlagsAreCheckedLikeTheFile) {
   EXPECT_TRUE(absl::IsNotFound(Configure({"/no/such/model"}).status()));
 }
 
+TEST(ServerFlagsTest, ErrorsOfAModelSayWhichFileNamesIt) {
+  const std::string mailroom = absl::StrCat("{source: {path: ", kMailroom, "}");
+  const std::string twice =
+      WriteYaml(absl::StrCat("models: [", mailroom, "}, ", mailroom, "}]"));
+  const auto error = [](const std::vector<std::string>& args) {
+    return std::string(Configure(args).status().message());
+  };
+  EXPECT_EQ(error({"--config", twice}),
+            twice + ": models[1].name: 'mailroom' is the name of two models");
+  const std::string variant = WriteYaml(absl::StrCat(
+      "models: [", mailroom, "}, {name: v, source: {variant_of: mail}}]"));
+  EXPECT_EQ(
+      error({"--config", variant}),
+      variant + ": models[1].source.variant_of: there is no model 'mail'");
+  const std::string once = WriteYaml(absl::StrCat("models: [", mailroom, "}]"));
+  EXPECT_EQ(
+      error({"--config", once, kMailroom}),
+      std::string(kMailroom) + ": name: 'mailroom' is the name of two models");
+}
+
 class CheckTest : public testing::Test {
  protected:
   int Check(std::vector<std::string> args) {
@@ -122,7 +144,8 @@ TEST_F(CheckTest, ThePoolCanBeAShareOfWhatIsFree) {
   EXPECT_EQ(bytes % SlabBytes(bytes), 0);
   pool_ = "0.00000001%";
   EXPECT_EQ(Check({kMailroom}), 1);
-  EXPECT_THAT(recorder_.err.str(), HasSubstr("is less than a slab of 2.0 MiB"));
+  EXPECT_THAT(recorder_.err.str(),
+              HasSubstr("is less than 2.0 MiB, the least"));
 }
 
 TEST_F(CheckTest, ShowsHeadsAndCostWithoutServing) {
@@ -160,7 +183,19 @@ TEST_F(CheckTest, SaysWhatAFileIsThatCannotBeServed) {
 
 TEST_F(CheckTest, ExitsWith1AndTheFirstError) {
   EXPECT_EQ(Check({kMailroom, "--mask-file", "/no/such/mask.json"}), 1);
-  EXPECT_THAT(recorder_.err.str(), HasSubstr("/no/such/mask.json"));
+  EXPECT_THAT(recorder_.err.str(),
+              HasSubstr("--mask-file: /no/such/mask.json does not exist"));
+}
+
+TEST_F(CheckTest, NamesTheFileAndTheKeyOfAPathThatIsNotThere) {
+  const std::string file =
+      WriteYaml("models: [{source: {path: /no/such/model}}]");
+  EXPECT_EQ(Check({"--config", file}), 1);
+  EXPECT_THAT(recorder_.err.str(),
+              HasSubstr(file + ": models[0].source.path: /no/such/model does "
+                               "not exist\n"));
+  EXPECT_THAT(recorder_.out.str(),
+              HasSubstr("not served: /no/such/model does not exist\n"));
 }
 
 }  // namespace

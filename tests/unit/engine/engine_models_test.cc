@@ -65,7 +65,8 @@ TEST_F(EngineModelsTest, AModelThatDoesNotFitChangesNothing) {
               {.path = MailroomPath(), .quota = {.floor_bytes = 8 * kSlab}}))
           .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("need 9"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("and all together 18.0 MiB"));
   EXPECT_EQ(engine_->model(1), nullptr);
   running->AwaitEnd();
   EXPECT_EQ(running->heard().ending().cause, EndCause::kLength);

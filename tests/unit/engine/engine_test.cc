@@ -141,7 +141,7 @@ TEST_F(EngineTest, CreateRefusesAPoolTooSmallForItsModels) {
                      std::move(models), &clock_)
           .status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("4096"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("kv_pool: 4.0 KiB"));
 }
 
 TEST_F(EngineTest, ACancelEndsARunningRequest) {

@@ -16,6 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 int64_t SumOf(const PoolBytes& bytes) {
@@ -93,8 +94,30 @@ TEST(BlockPool, RefusesABlockLargerThanASlab) {
   const absl::Status status = pool.AddModel({}, {1025}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("1025 bytes, but a slab of the pool only 1024"));
+              HasSubstr("kv_pool: 16 tokens of this model need a piece of 1025 "
+                        "bytes, but the pool is lent in pieces of 1024 bytes"));
   EXPECT_TRUE(pool.AddModel({}, {1024}).ok());
+}
+
+// "--kv-pool 5" was told of slabs of 2097152 bytes.
+TEST(BlockPool, SaysInSizesHowMuchAModelNeeds) {
+  BlockPool tiny({.capacity_bytes = 5, .slab_bytes = 2 << 20});
+  EXPECT_EQ(tiny.AddModel({}, {100}).status().message(),
+            "kv_pool: 5 B is too small: this model needs 2.0 MiB; make kv_pool "
+            "(--kv-pool) larger");
+  BlockPool pool({.capacity_bytes = 1 << 30, .slab_bytes = 4 << 20});
+  EXPECT_EQ(pool.AddModel({.floor_bytes = int64_t{2} << 30}, {100})
+                .status()
+                .message(),
+            "kv_pool: 1.0 GiB is too small: this model needs 2.0 GiB for its "
+            "kv_cache.quota.min; make kv_pool (--kv-pool) larger, or "
+            "kv_cache.quota.min smaller");
+  // What rounds to the same is told in bytes.
+  BlockPool almost({.capacity_bytes = 2047, .slab_bytes = 1024});
+  EXPECT_THAT(
+      std::string(
+          almost.AddModel({.floor_bytes = 2048}, {100}).status().message()),
+      HasSubstr("2047 bytes is too small: this model needs 2048 bytes"));
 }
 
 TEST(BlockPool, CountsTheEndOfTheArenaAsReserved) {
@@ -112,25 +135,31 @@ TEST(BlockPool, EveryGroupNeedsASlab) {
   const absl::Status status = pool.AddModel({}, {100, 200}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("has 3 slabs of 1024 bytes, but the models together "
-                        "need 4"));
+              HasSubstr("kv_pool: 3.0 KiB is too small: this model needs 2.0 "
+                        "KiB, and all together 4.0 KiB; make kv_pool "
+                        "(--kv-pool) larger"));
+  EXPECT_THAT(std::string(status.message()), Not(HasSubstr("quota")));
   pool.RemoveModel(two);
   EXPECT_TRUE(pool.AddModel({}, {100, 200}).ok());
 }
 
 TEST(BlockPool, FloorsMayNotBeMoreThanThePool) {
   BlockPool pool({.capacity_bytes = 8 * 1024, .slab_bytes = 1024});
-  EXPECT_EQ(pool.AddModel({.floor_bytes = 2048, .ceiling_bytes = 2047}, {100})
-                .status()
-                .code(),
-            absl::StatusCode::kInvalidArgument);
+  const absl::Status above =
+      pool.AddModel({.floor_bytes = 2048, .ceiling_bytes = 2047}, {100})
+          .status();
+  EXPECT_EQ(above.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(above.message()),
+              HasSubstr("in pieces of 1.0 KiB, of which it allows 1.0 KiB, but "
+                        "this model needs 2.0 KiB for its kv_cache.quota.min"));
   ASSERT_TRUE(pool.AddModel({.floor_bytes = 4097}, {100}).ok());
   const absl::Status status =
       pool.AddModel({.floor_bytes = 3 * 1024 + 1}, {100}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()),
-              HasSubstr("8 slabs of 1024 bytes, but the models together need "
-                        "9"));
+              HasSubstr("kv_pool: 8.0 KiB is too small: this model needs 4.0 "
+                        "KiB for its kv_cache.quota.min, and all together 9.0 "
+                        "KiB"));
   EXPECT_TRUE(pool.AddModel({.floor_bytes = 3 * 1024}, {100}).ok());
 }
 

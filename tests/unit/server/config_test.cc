@@ -32,6 +32,7 @@ TEST(ReadServerConfig, TakesEveryKeyOfTheDesign) {
   EXPECT_EQ(options.max_queued_bytes, 1 << 20);
   EXPECT_FALSE(options.prefix_cache);
   EXPECT_DOUBLE_EQ(options.watermark, 0.05);
+  EXPECT_EQ(AdminOf(*config), Admin::kOff);
   EXPECT_EQ(DrainGraceOf(*config), absl::ZeroDuration());
   EXPECT_EQ(DrainDeadlineOf(*config), absl::Milliseconds(1500));
 
@@ -165,7 +166,8 @@ TEST(ReadServerConfig, RefusesWhatIsWrongAndSaysWhere) {
       {"kv_pool: 99%", "kv_pool: '99%' is not a size"},
       {"kv_pool: 0%", "kv_pool: '0%' is not a size"},
       {"kv_pool: x%", "kv_pool: 'x%' is not a size"},
-      {"remote_admin: yes", "remote_admin: 'yes' is neither 'on'"},
+      {"admin: yes", "admin: 'yes' is not local, any or off"},
+      {"remote_admin: off", ":1: remote_admin: unknown key; "},
       {"calibration: please", "calibration: 'please' is neither 'on'"},
       {"prefix_cache: maybe", "prefix_cache: 'maybe' is neither 'on'"},
       {"models: [{source: {variant_of: x}}]",

@@ -134,6 +134,28 @@ TEST(CallRecord, KnowsWhoIsOnThisMachine) {
   }
 }
 
+TEST(CallRecord, LetsWhomTheConfigurationSaysChangeWhatIsServed) {
+  const std::string here = "ipv4:127.0.0.1:5000";
+  const std::string elsewhere = "ipv4:10.0.0.1:5000";
+  EXPECT_TRUE(CheckAdmin(Admin::kLocal, here).ok());
+  EXPECT_TRUE(CheckAdmin(Admin::kAny, here).ok());
+  EXPECT_TRUE(CheckAdmin(Admin::kAny, elsewhere).ok());
+  const struct {
+    Admin admin;
+    std::string peer;
+    std::string key;
+  } refused[] = {{Admin::kLocal, elsewhere, "`admin: any`"},
+                 {Admin::kOff, elsewhere, "`admin: off`"},
+                 {Admin::kOff, here, "`admin: off`"},
+                 {Admin::kOff, "unix:/tmp/socket", "`admin: off`"}};
+  for (const auto& [admin, peer, key] : refused) {
+    const absl::Status status = CheckAdmin(admin, peer);
+    EXPECT_TRUE(absl::IsPermissionDenied(status)) << peer;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr(key));
+    EXPECT_EQ(ReasonOf(status), Reason::kNotAllowed);
+  }
+}
+
 TEST(CallRecord, ATenantIsAWord) {
   EXPECT_TRUE(IsTenant(""));
   EXPECT_TRUE(IsTenant("team-a.b_1"));
