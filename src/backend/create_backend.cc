@@ -13,13 +13,13 @@ namespace headcount {
 namespace {
 
 // That of this build.
-OpenCuda OpenCudaHere() {
+OpenCuda OpenCudaHere([[maybe_unused]] int threads) {
 #if defined(HEADCOUNT_CUDA)
-  return [](int ordinal) -> absl::StatusOr<std::unique_ptr<Backend>> {
+  return [threads](int ordinal) -> absl::StatusOr<std::unique_ptr<Backend>> {
     absl::StatusOr<std::unique_ptr<cuda::Device>> device =
         cuda::OpenDevice(ordinal);
     if (!device.ok()) return device.status();
-    return cuda::CreateCudaBackend(*std::move(device));
+    return cuda::CreateCudaBackend(*std::move(device), threads);
   };
 #else
   return nullptr;
@@ -48,7 +48,7 @@ std::optional<DeviceName> ParseDeviceName(std::string_view text) {
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(const DeviceName& device,
                                                        int threads,
                                                        absl::Status* no_gpu) {
-  return ChooseBackend(device, threads, OpenCudaHere(), no_gpu);
+  return ChooseBackend(device, threads, OpenCudaHere(threads), no_gpu);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> ChooseBackend(

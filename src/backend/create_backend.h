@@ -24,9 +24,9 @@ std::optional<DeviceName> ParseDeviceName(std::string_view text);
 
 // kAuto is the first CUDA device where there is one that this build can use,
 // else the CPU; `no_gpu` is then why, and OK in a build that knows no CUDA.
-// `threads` of the host compute, on the CPU; 0: one for each core.
-// FailedPrecondition, with what to do about it, when there is no such device or
-// this build knows no CUDA.
+// `threads` of the host compute, or pack weights for a GPU; 0: one for each
+// core. FailedPrecondition, with what to do about it, when there is no such
+// device or this build knows no CUDA.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
     const DeviceName& device, int threads, absl::Status* no_gpu = nullptr);
 

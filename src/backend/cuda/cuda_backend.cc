@@ -67,11 +67,12 @@ Kernel<Params> KernelOf(const AttentionKernel& kernel) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(std::unique_ptr<Device> device)
+  CudaBackend(std::unique_ptr<Device> device, int threads)
       : real_device_(std::move(device)),
         device_(std::make_unique<GraphDevice>(real_device_.get())),
         // Two blocks of the decode kernels run on a multiprocessor at once.
         workers_(2 * device_->multiprocessors()),
+        packers_(threads),
         upload_(device_.get()),
         cos_(device_.get()),
         sin_(device_.get()),
@@ -147,7 +148,7 @@ class CudaBackend final : public Backend {
   const std::unique_ptr<Device> real_device_;
   const std::unique_ptr<GraphDevice> device_;
   const int32_t workers_;
-  ThreadPool packers_{AvailableCores()};
+  ThreadPool packers_;
 
   // The step.
   StepInputs inputs_;
@@ -506,8 +507,10 @@ void CudaBackend::DrawOnDevice(const float* logits, int64_t vocab) {
 
 }  // namespace
 
-std::unique_ptr<Backend> CreateCudaBackend(std::unique_ptr<Device> device) {
-  return std::make_unique<CudaBackend>(std::move(device));
+std::unique_ptr<Backend> CreateCudaBackend(std::unique_ptr<Device> device,
+                                           int threads) {
+  return std::make_unique<CudaBackend>(
+      std::move(device), threads > 0 ? threads : AvailableCores());
 }
 
 }  // namespace headcount::cuda

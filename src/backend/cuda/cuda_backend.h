@@ -8,13 +8,16 @@
 
 namespace headcount::cuda {
 
-// Everything but the device's memory for weights, pages and workspaces, which
-// comes with them, is reserved within the first steps; later ones allocate
-// nothing.
+// What steps need beside weights, pages and workspaces is reserved by
+// ReserveSteps, but for their tables, which grow within the first steps; later
+// ones allocate nothing.
 //
 // Unlike the CPU's, a row's attention may differ in the last bits with its
 // company: long sequences are cut into parts so that all blocks of a grid have
 // as much to do, and sums of parts are joined. Products do not differ.
-std::unique_ptr<Backend> CreateCudaBackend(std::unique_ptr<Device> device);
+//
+// `threads` of the host pack weights; 0: one for each core.
+std::unique_ptr<Backend> CreateCudaBackend(std::unique_ptr<Device> device,
+                                           int threads = 0);
 
 }  // namespace headcount::cuda
