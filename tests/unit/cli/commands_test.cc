@@ -3,8 +3,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
-#include <set>
-#include <string>
 
 #include "fake_server.h"
 #include "gmock/gmock.h"
@@ -357,47 +355,6 @@ TEST_F(CommandsTest, ListsAndShowsAModelThatDidNotLoad) {
   EXPECT_THAT(out(), HasSubstr("error  tiny.gguf: tensor 't': overlaps\n"));
   EXPECT_EQ(Run({"show", "tiny", "--output", "json"}), 0);
   EXPECT_THAT(out(), HasSubstr("\"state\": \"failed\""));
-}
-
-TEST_F(CommandsTest, BenchMeasuresEveryRequestAndHashesTheTokens) {
-  server_.model.set_name("tiny");
-  server_.model.set_vocab_size(100);
-  server_.responses = TwoPieces();
-  EXPECT_EQ(Run({"bench", "--streams", "3", "--requests", "10",
-                 "--prompt-tokens", "4", "--output", "json"}),
-            0)
-      << err();
-  const Json json = ParseOutput(out());
-  EXPECT_EQ(json["model"], "tiny");
-  EXPECT_EQ(json["requests"], 10);
-  EXPECT_GT(json["end_to_end_ms"]["p50"].get<double>(), 0);
-  EXPECT_EQ(json["token_hash"].get<std::string>().size(), 16u);
-  EXPECT_TRUE(server_.last_generate().ignore_eos());
-  EXPECT_EQ(server_.last_generate().tokens().ids_size(), 4);
-}
-
-TEST_F(CommandsTest, BenchSharesNoPrefixesBetweenRequestsOrRuns) {
-  server_.model.set_name("tiny");
-  server_.model.set_vocab_size(100);
-  server_.responses = TwoPieces();
-  std::set<std::string> salts;
-  for (const char* const warmup : {"0", "1"}) {
-    for (const char* const requests : {"1", "2"}) {
-      ASSERT_EQ(Run({"bench", "--requests", requests, "--warmup", warmup}), 0)
-          << err();
-      salts.insert(server_.last_generate().cache_salt());
-    }
-  }
-  EXPECT_EQ(salts.size(), 4u);
-  EXPECT_FALSE(salts.contains(""));
-}
-
-TEST_F(CommandsTest, BenchEndsWithTheFirstError) {
-  server_.model.set_vocab_size(100);
-  EXPECT_EQ(Run({"bench", "--model", "x", "--warmup", "0"}), 0) << err();
-  server_.status = {grpc::StatusCode::RESOURCE_EXHAUSTED, "full"};
-  EXPECT_EQ(Run({"bench", "--model", "x"}), 1);
-  EXPECT_THAT(err(), Not(HasSubstr("cancel")));
 }
 
 }  // namespace
