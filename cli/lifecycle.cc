@@ -27,8 +27,8 @@ struct LifecycleOptions {
   absl::Duration deadline = absl::InfiniteDuration();  // the server's
 };
 
-// Of the footers.
-const std::string kWhoMay =
+// Of help pages: who may call LoadModel, UnloadModel and Drain.
+constexpr char kWhoMay[] =
     "From another machine it needs 'admin: any' in the server's file; with\n"
     "'admin: off' there, no client may.\n\n";
 
@@ -168,7 +168,7 @@ Command LoadCommand(CLI::App& root) {
       "--models-dir, never by a client. With 'preload: off' it waits for this\n"
       "command. A load that does not fit, or fails, changes nothing else. A\n"
       "variant is loaded when its base is.\n\n" +
-      kWhoMay +
+      std::string(kWhoMay) +
       Examples({
           {"what there is to load", "headcount list"},
           {"make it answer", "headcount load smollm2-135m"},
@@ -194,7 +194,7 @@ Command UnloadCommand(CLI::App& root) {
       "New requests are refused at once (FAILED_PRECONDITION), running and\n"
       "waiting ones may end until the deadline; the rest is UNAVAILABLE. A\n"
       "model stays while variants of it are loaded.\n\n" +
-      kWhoMay +
+      std::string(kWhoMay) +
       Examples({
           {"when its requests have ended", "headcount unload smollm2-135m"},
           {"now", "headcount unload smollm2-135m --deadline 0s"},

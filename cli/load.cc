@@ -5,9 +5,9 @@
 #include <thread>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/mutex.h"
+#include "cli/fresh_salt.h"
 #include "headcount/v1/inference.grpc.pb.h"
 
 namespace headcount {
@@ -34,14 +34,14 @@ v1::GenerateRequest MakeRequest(const LoadOptions& options,
 }
 
 absl::StatusOr<Exchange> Ask(const LoadOptions& options, int number,
-                             const std::string& run, const Client& client,
+                             std::string cache_salt, const Client& client,
                              OpenCalls* calls,
                              v1::InferenceService::Stub* stub) {
   Exchange exchange;
   exchange.prompt = MakePrompt(options.seed, static_cast<uint64_t>(number),
                                options.prompt_tokens, options.vocab);
   const v1::GenerateRequest request =
-      MakeRequest(options, exchange.prompt, absl::StrCat(run, "-", number));
+      MakeRequest(options, exchange.prompt, std::move(cache_salt));
   OpenCalls::Call call(calls, client);
   const absl::Time start = absl::Now();
   absl::Time last = absl::InfinitePast();
@@ -82,7 +82,7 @@ class Run {
   void Stream() {
     for (int number = next_++; number < options_.requests; number = next_++) {
       absl::StatusOr<Exchange> exchange =
-          Ask(options_, number, name_, client_, calls_, stub_.get());
+          Ask(options_, number, salt_.Next(), client_, calls_, stub_.get());
       if (!exchange.ok()) {
         Fail(exchange.status());
         return;
@@ -115,8 +115,7 @@ class Run {
   OpenCalls* const calls_;
   const std::function<void(int)>& report_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
-  // Prompts are the same in each run, and are to be computed in each.
-  const std::string name_ = absl::StrCat(absl::ToUnixNanos(absl::Now()));
+  FreshSalt salt_;  // prompts are the same in each run
   std::atomic<int> next_ = 0;
   Mutex mutex_;
   int done_ ABSL_GUARDED_BY(mutex_) = 0;

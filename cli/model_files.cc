@@ -1,9 +1,7 @@
 #include "cli/model_files.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +11,7 @@
 #include "format/checkpoint.h"
 #include "format/gguf.h"
 #include "heads/kv_dtype.h"
+#include "server/config_paths.h"
 #include "text/tokenizer.h"
 
 namespace headcount {
@@ -95,9 +94,8 @@ std::string RenderTypes(const std::vector<StoredType>& types) {
 ModelFiles ReadModelFiles(const std::string& path) {
   ModelFiles files;
   files.path = path;
-  std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) {
-    files.problems.push_back(absl::NotFoundError(path + " does not exist"));
+  if (absl::Status status = CheckExists(path); !status.ok()) {
+    files.problems.push_back(std::move(status));
     return files;
   }
   const absl::StatusOr<std::optional<std::string>> gguf = FindGguf(path);

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "headcount/v1/model.grpc.pb.h"
 
@@ -35,10 +34,7 @@ double Divergence(const ServedAnswer& dense, const ServedAnswer& other) {
 Asking::Asking(const Client& client, OpenCalls* calls)
     : client_(client),
       calls_(calls),
-      stub_(v1::InferenceService::NewStub(client.channel())),
-      run_(absl::StrCat(absl::ToUnixNanos(absl::Now()))) {}
-
-std::string Asking::NextSalt() { return absl::StrCat(run_, "-", ++asked_); }
+      stub_(v1::InferenceService::NewStub(client.channel())) {}
 
 absl::StatusOr<ServedAnswer> Asking::Ask(const std::string& model,
                                          const LabelledText& text,
@@ -51,7 +47,7 @@ absl::StatusOr<ServedAnswer> Asking::Classify(const std::string& model,
                                               const LabelledText& text) {
   v1::ClassifyRequest request;
   request.set_model(model);
-  request.set_cache_salt(NextSalt());
+  request.set_cache_salt(salt_.Next());
   request.add_inputs(text.text);
   v1::ClassifyResponse response;
   OpenCalls::Call call(calls_, client_);
@@ -77,7 +73,7 @@ absl::StatusOr<ServedAnswer> Asking::Score(const std::string& model,
                                            const LabelledText& text) {
   v1::ScoreRequest request;
   request.set_model(model);
-  request.set_cache_salt(NextSalt());
+  request.set_cache_salt(salt_.Next());
   if (text.prompt_tokens.empty()) {
     request.set_prompt_text(text.text);
   } else {

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "cli/client.h"
+#include "cli/fresh_salt.h"
 #include "cli/labelled_texts.h"
 #include "cli/open_calls.h"
 #include "headcount/v1/inference.grpc.pb.h"
@@ -46,14 +47,10 @@ class Asking {
                                         const LabelledText& text);
   absl::StatusOr<ServedAnswer> Score(const std::string& model,
                                      const LabelledText& text);
-  // So that no answer finds its text in a prefix cache: times are compared.
-  std::string NextSalt();
-
   const Client& client_;
   OpenCalls* const calls_;
   const std::unique_ptr<v1::InferenceService::Stub> stub_;
-  const std::string run_;  // not like that of another Asking
-  int64_t asked_ = 0;
+  FreshSalt salt_;  // times are compared
 };
 
 // Of one model: [example].

@@ -1,7 +1,5 @@
 #include "cli/server_flags.h"
 
-#include <filesystem>
-#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -32,7 +30,7 @@ CLI::Option* AddText(CLI::App& app, ServerFlags* flags, const std::string& name,
       description);
 }
 
-// What a number of the command line is set by.
+// Notes a number of the command line, which wins over that of the file.
 std::function<void(int32_t)> Override(ServerFlags* flags,
                                       void (*set)(ServerConfig&, int32_t)) {
   return [flags, set](int32_t number) {
@@ -146,7 +144,8 @@ void AddResourceFlags(CLI::App& app, ServerFlags* flags) {
   AddNumber<int32_t>(
       app, "--threads",
       Override(flags, [](ServerConfig& c, int32_t n) { c.set_threads(n); }),
-      {0, kMaxThreads}, "threads that compute; 0: one for each core")
+      {0, kMaxThreads},
+      "threads that compute, or pack weights for a GPU; 0: one for each core")
       ->default_str(absl::StrCat(defaults.threads()));
   AddNumber<int32_t>(
       app, "--step-tokens",
@@ -185,10 +184,8 @@ absl::StatusOr<ModelSpec> ReadNamedModel(const std::string& path,
   if (!spec.ok()) return spec.status();
   if (!flags.name.empty()) spec->set_name(flags.name);
   if (flags.mask_file.empty()) return spec;
-  std::error_code error;
-  if (!std::filesystem::exists(flags.mask_file, error)) {
-    return absl::NotFoundError(
-        absl::StrCat("--mask-file: ", flags.mask_file, " does not exist"));
+  if (absl::Status status = CheckExists(flags.mask_file); !status.ok()) {
+    return absl::NotFoundError(absl::StrCat("--mask-file: ", status.message()));
   }
   spec->mutable_heads()->set_mask_file(flags.mask_file);
   return spec;
@@ -219,6 +216,8 @@ void AddServerFlags(CLI::App& app, ServerFlags* flags) {
 
 absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags,
                                                PathKeys* keys) {
+  PathKeys of_nobody;
+  if (keys == nullptr) keys = &of_nobody;
   ServerConfig config = DefaultServerConfig();
   std::vector<std::string> places;  // of the models, see ValidateServerConfig
   if (!flags.config_path.empty()) {
@@ -236,7 +235,10 @@ absl::StatusOr<ServerConfig> ReadConfiguration(const ServerFlags& flags,
     *config.add_models() = *std::move(spec);
     places.push_back(path + ": ");
   }
-  if (!flags.models_dir.empty()) config.set_models_dir(flags.models_dir);
+  if (!flags.models_dir.empty()) {
+    config.set_models_dir(flags.models_dir);
+    (*keys)[flags.models_dir] = "--models-dir";
+  }
   if (absl::Status status = AddModelsOfFolder(&config, keys); !status.ok()) {
     return status;
   }

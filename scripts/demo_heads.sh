@@ -52,7 +52,7 @@ binary=${HEADCOUNT_BINARY-}
 if [[ -z $binary ]]; then
   binary=$build/cli/headcount
   must_stage packages scripts/setup.sh build
-  must_stage configure configure "$build" --preset release -DHEADCOUNT_TESTS=OFF
+  must_stage configure configure "$build" --preset release
   must_stage build ninja -C "$build" headcount
 fi
 out=${HEADS_OUT:-build/heads}

@@ -33,7 +33,7 @@ This is not a Debian system, so nothing was installed. On Debian 12 the
 packages are:
   ${wanted[*]}
 Install what your system calls them, then build with
-  cmake --preset release -DHEADCOUNT_TESTS=OFF && cmake --build --preset release
+  cmake --preset release && cmake --build --preset release
 or use docker/Dockerfile.
 EOF
   exit 1

@@ -35,8 +35,8 @@ bool IsTenant(absl::string_view tenant);
 // machine.
 bool IsLocalPeer(absl::string_view peer);
 
-// PermissionDenied, which names the key, where a client with this name of
-// gRPC's may not change what is served.
+// PermissionDenied, naming the key `admin`, unless that lets `peer`, gRPC's
+// name of a client, change what is served.
 absl::Status CheckAdmin(Admin admin, absl::string_view peer);
 
 // Whether a client that hangs up at `now` does so because its time is over. By
@@ -60,7 +60,7 @@ class CallRecord {
   // The call's own, or kMaxDeadline after its arrival if that is sooner.
   absl::Time deadline() const { return deadline_; }
 
-  // The same for this call.
+  // CheckAdmin for the client of this call.
   absl::Status CheckAdmin() const;
 
   // Gives the request what it has of the call: deadline and tenant.

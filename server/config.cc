@@ -349,9 +349,17 @@ KvHeadRules KvHeadRulesOf(const ModelSpec& spec) {
   return rules;
 }
 
+std::optional<Admin> ParseAdmin(absl::string_view text) {
+  if (text == "local") return Admin::kLocal;
+  if (text == "any") return Admin::kAny;
+  if (text == "off") return Admin::kOff;
+  return std::nullopt;
+}
+
 Admin AdminOf(const ServerConfig& config) {
-  if (config.admin() == "any") return Admin::kAny;
-  return config.admin() == "off" ? Admin::kOff : Admin::kLocal;
+  const std::optional<Admin> admin = ParseAdmin(config.admin());
+  CHECK(admin.has_value()) << "not validated: " << config.admin();
+  return *admin;
 }
 
 absl::Duration DrainGraceOf(const ServerConfig& config) {

@@ -29,6 +29,8 @@ namespace headcount {
 
 // Who may change what a server serves, and end it.
 enum class Admin : uint8_t { kLocal, kAny, kOff };
+// "local", "any" or "off"; nothing for another text.
+std::optional<Admin> ParseAdmin(absl::string_view text);
 
 // Every key that has a default, and no model.
 config::v1::ServerConfig DefaultServerConfig();

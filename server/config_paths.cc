@@ -12,16 +12,23 @@ namespace fs = std::filesystem;
 
 absl::Status CheckPath(const std::string& path, absl::string_view key,
                        const PathKeys& keys) {
-  std::error_code error;
-  if (path.empty() || fs::exists(path, error)) return absl::OkStatus();
+  const absl::Status there =
+      path.empty() ? absl::OkStatus() : CheckExists(path);
+  if (there.ok()) return there;
   const bool in_a_file = keys.contains(path) && fs::path(path).is_relative();
   return absl::NotFoundError(absl::StrCat(
-      KeyOf(path, key, keys), ": ", path,
-      error ? absl::StrCat(": ", error.message()) : " does not exist",
+      KeyOf(path, key, keys), ": ", there.message(),
       in_a_file ? " (paths are relative to the configuration file)" : ""));
 }
 
 }  // namespace
+
+absl::Status CheckExists(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(path, error)) return absl::OkStatus();
+  return absl::NotFoundError(error ? absl::StrCat(path, ": ", error.message())
+                                   : absl::StrCat(path, " does not exist"));
+}
 
 std::string KeyOf(const std::string& path, absl::string_view key,
                   const PathKeys& keys) {

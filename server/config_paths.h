@@ -15,6 +15,9 @@
 
 namespace headcount {
 
+// NotFound, with the path, where there is nothing or it cannot be seen.
+absl::Status CheckExists(const std::string& path);
+
 // The file and key that name a path, such as "server.yaml: models_dir", by the
 // path as the configuration has it; of several, the first.
 using PathKeys = std::map<std::string, std::string>;

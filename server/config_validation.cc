@@ -63,9 +63,7 @@ absl::Status CheckDevice(const std::string& value) {
 }
 
 absl::Status CheckAdminKey(const std::string& value) {
-  if (value == "local" || value == "any" || value == "off") {
-    return absl::OkStatus();
-  }
+  if (ParseAdmin(value).has_value()) return absl::OkStatus();
   return Invalid("admin",
                  absl::StrCat("'", value, "' is not local, any or off"));
 }

@@ -127,14 +127,15 @@ void EngineImpl::Attend(const StepPlan& plan, absl::Time now) {
   }
   for (const auto& [id, cause] : plan.ended) {
     news_.push_back({id, generations_.at(id).get()});
-    const char* why = "the server is shutting down";
+    absl::Status status = absl::UnavailableError("the server is shutting down");
     if (leaving_.count(news_.back().generation->model()) == 1) {
-      why = "the model is being unloaded";
+      status = absl::UnavailableError("the model is being unloaded");
     } else if (phase_ == Phase::kServing) {
       // It was submitted while another model came.
-      why = "its model has less of the KV pool now; send it again";
+      status = absl::FailedPreconditionError(
+          "the request no longer fits: another model was loaded, and its own "
+          "has less of the KV pool");
     }
-    absl::Status status = absl::UnavailableError(why);
     if (cause == EndCause::kCancelled) {
       status = absl::CancelledError("the request was cancelled");
     } else if (cause == EndCause::kDeadline) {

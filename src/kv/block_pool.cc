@@ -1,6 +1,7 @@
 #include "kv/block_pool.h"
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -87,10 +88,10 @@ absl::StatusOr<PoolModel> BlockPool::AddModel(
     const PoolQuota& quota, absl::Span<const int64_t> block_bytes) {
   CHECK(quota.floor_bytes >= 0 && quota.ceiling_bytes >= 0);
   const auto num_slabs = static_cast<int64_t>(slabs_.size());
-  Member added{
-      .exists = true,
-      .floor_slabs = (quota.floor_bytes + slab_bytes() - 1) / slab_bytes(),
-      .ceiling_slabs = num_slabs};
+  Member added{.exists = true,
+               .floor_slabs = quota.floor_bytes / slab_bytes() +
+                              (quota.floor_bytes % slab_bytes() > 0 ? 1 : 0),
+               .ceiling_slabs = num_slabs};
   if (quota.ceiling_bytes > 0) {
     added.ceiling_slabs =
         std::min(num_slabs, quota.ceiling_bytes / slab_bytes());
@@ -148,12 +149,16 @@ absl::Status BlockPool::CheckFits(const Member& added,
     promised += std::max(member(id).floor_slabs, theirs);
     any_floor = any_floor || member(id).floor_slabs > theirs;
   }
+  const auto size_of = [this](int64_t count) {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+    return CheckedMul(count, slab_bytes()).value_or(kMost);
+  };
   if (needed + promised > slabs) {
     const auto [capacity, all] =
-        Apart(capacity_bytes(), (needed + promised) * slab_bytes());
+        Apart(capacity_bytes(), size_of(needed + promised));
     return absl::ResourceExhaustedError(absl::StrCat(
         "kv_pool: ", capacity, " is too small: this model needs ",
-        promised > 0 ? FormatByteSize(needed * slab_bytes()) : all,
+        promised > 0 ? FormatByteSize(size_of(needed)) : all,
         has_floor ? " for its kv_cache.quota.min" : "",
         promised > 0 ? absl::StrCat(", and all together ", all) : "",
         "; make kv_pool (--kv-pool) larger",
@@ -163,8 +168,8 @@ absl::Status BlockPool::CheckFits(const Member& added,
     return absl::InvalidArgumentError(absl::StrCat(
         "kv_cache.quota.max: too small: the pool is lent in pieces of ",
         FormatByteSize(slab_bytes()), ", of which it allows ",
-        FormatByteSize(added.ceiling_slabs * slab_bytes()),
-        ", but this model needs ", FormatByteSize(needed * slab_bytes()),
+        FormatByteSize(size_of(added.ceiling_slabs)), ", but this model needs ",
+        FormatByteSize(size_of(needed)),
         has_floor ? " for its kv_cache.quota.min" : ""));
   }
   return absl::OkStatus();

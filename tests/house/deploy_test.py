@@ -263,7 +263,9 @@ class Manifests(unittest.TestCase):
             self.assertEqual(container[key], self.container[key])
         server = yaml.safe_load(objects["ConfigMap"]["data"]["server.yaml"])
         self.assertEqual(server["device"], "cuda")
-        for key in ("listen", "metrics_listen", "drain", "models"):
+        self.assertEqual(str(server["threads"]),
+                         container["resources"]["requests"]["cpu"])
+        for key in ("listen", "metrics_listen", "admin", "drain", "models"):
             self.assertEqual(server[key], yaml.safe_load(
                 read("deploy/kubernetes/base/server.yaml"))[key])
 

@@ -63,7 +63,8 @@ class Device {
   // and available, when there is no room. bytes > 0.
   virtual absl::StatusOr<void*> Allocate(int64_t bytes) = 0;
   virtual void Free(void* memory) = 0;
-  // Of the host, from which copies need not wait; never null.
+  // Of the host, from which copies need not wait; never null. By the thread
+  // that launches, as FreeHost.
   virtual void* AllocateHost(int64_t bytes) = 0;
   virtual void FreeHost(void* memory) = 0;
 

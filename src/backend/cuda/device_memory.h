@@ -40,8 +40,9 @@ class GrowingMemory {
   GrowingMemory& operator=(const GrowingMemory&) = delete;
   ~GrowingMemory();
 
-  // Makes room for so many bytes, if there is not. ResourceExhausted: it is
-  // as large as before. Else contents are lost, and all launches have ended.
+  // Makes room for so many bytes. If it has to, contents are lost and all
+  // launches have ended. ResourceExhausted, or the device's error: it is as
+  // large as before, and contents are there.
   absl::Status Reserve(int64_t bytes);
   // The same for what a step needs beyond what was reserved, a little. Whether
   // it had to; CHECKs that there is room. On a device that has failed it may

@@ -122,6 +122,20 @@ TEST(ServerFlagsTest, ErrorsOfAModelSayWhichFileNamesIt) {
       std::string(kMailroom) + ": name: 'mailroom' is the name of two models");
 }
 
+// Also where the file has the same path under another key.
+TEST(ServerFlagsTest, AFolderThatIsNotThereIsToldWithItsFileOrFlag) {
+  const auto error = [](const std::vector<std::string>& args) {
+    return std::string(Configure(args).status().message());
+  };
+  const std::string of_file = WriteYaml("models_dir: /nowhere/at/all");
+  EXPECT_THAT(error({"--config", of_file}),
+              HasSubstr(of_file + ": models_dir: "));
+  const std::string yaml =
+      WriteYaml("models: [{source: {path: /nowhere/at/all}}]");
+  EXPECT_THAT(error({"--config", yaml, "--models-dir", "/nowhere/at/all"}),
+              HasSubstr("--models-dir: "));
+}
+
 class CheckTest : public testing::Test {
  protected:
   int Check(std::vector<std::string> args) {

@@ -81,8 +81,10 @@ TEST_F(EngineModelsTest, WhatNoLongerFitsIsToldSo) {
                   .ok());
   while (!waiting->ended()) engine_->StepOnce();
   const Ending ending = waiting->heard().ending();
-  EXPECT_EQ(ending.status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(ending.status.message()), HasSubstr("send it again"));
+  // Neither another try nor another server is asked for.
+  EXPECT_EQ(ending.status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(ending.status.message()),
+              HasSubstr("no longer fits"));
 }
 
 // For the sanitizer of threads.
