@@ -37,7 +37,7 @@ class Endings(unittest.TestCase):
         return {outcome: counts.get(outcome, 0) for outcome in OUTCOMES}
 
     def new_outcomes(self):
-        after = self.outcomes(self.server.until_idle())
+        after = self.outcomes(self.server.until_counted())
         return {outcome: after[outcome] - self.before[outcome]
                 for outcome in OUTCOMES}
 

@@ -237,6 +237,21 @@ class Server:
                     and now)
         return until(idle, "the server is idle and its pool empty")
 
+    def until_counted(self):
+        """The same, and every call of Generate that arrived has been answered.
+
+        The engine tells that nothing runs a little before the last requests
+        hear that they have ended, and are counted.
+        """
+        def counted():
+            now = self.until_idle()
+            started, handled = (
+                now.sum(f"grpc_server_{what}_total", grpc_method="Generate")
+                for what in ("started", "handled"))
+            return started == handled
+        until(counted, "every call has been answered")
+        return self.scrape()
+
     def generate(self, model="mailroom", timeout=DEADLINE, **fields):
         """All of an answer."""
         return Answer(self.inference.Generate(
