@@ -245,15 +245,19 @@ class Manifests(unittest.TestCase):
         self.assertFalse(self.pod["spec"]["automountServiceAccountToken"])
         self.assertIn("USER 65532", read("docker/Dockerfile"))
 
-    def test_the_gpu_overlay_is_the_base_on_a_gpu(self):
+    def rendered(self, folder):
+        """Its objects by kind, as `kubectl apply -k` would send them."""
         if not KUBECTL:
             self.skipTest("kubectl is not installed")
         done = subprocess.run(
-            [KUBECTL, "kustomize", f"{ROOT}/deploy/kubernetes/gpu"],
+            [KUBECTL, "kustomize", f"{ROOT}/deploy/kubernetes/{folder}"],
             capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
-        objects = {item["kind"]: item
-                   for item in yaml.safe_load_all(done.stdout)}
+        return {item["kind"]: item
+                for item in yaml.safe_load_all(done.stdout)}
+
+    def test_the_gpu_overlay_is_the_base_on_a_gpu(self):
+        objects = self.rendered("gpu")
         self.assertEqual(set(objects), {"ConfigMap", *self.objects})
         spec = objects["Deployment"]["spec"]["template"]["spec"]
         container = spec["containers"][0]
@@ -295,14 +299,7 @@ class Manifests(unittest.TestCase):
             groups(), "rules.yaml says how it is made anew")
 
     def test_the_monitoring_renders(self):
-        if not KUBECTL:
-            self.skipTest("kubectl is not installed")
-        done = subprocess.run(
-            [KUBECTL, "kustomize", f"{ROOT}/deploy/kubernetes/monitoring"],
-            capture_output=True, text=True, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual({item["kind"]: item for item
-                          in yaml.safe_load_all(done.stdout)},
+        self.assertEqual(self.rendered("monitoring"),
                          manifests("monitoring"))
 
     def test_what_git_ignores_is_not_sent_to_the_builder(self):
